@@ -1,0 +1,1 @@
+"""Manifests, mixing, corpora and demo speech."""

@@ -1,0 +1,76 @@
+"""Errors a user can cause, each ending in one clear line."""
+
+import contextlib
+import errno
+import os
+import sys
+
+
+class UserError(Exception):
+    """A mistake the user can mend; its text is one line that names the thing and the way out."""
+
+
+@contextlib.contextmanager
+def one_line_errors(program):
+    """Turn the errors a user can cause into one line on stderr and exit status 1.
+
+    Arguments
+    ---------
+    program : str
+        Name printed before the message.
+
+    Raises
+    ------
+    SystemExit
+        With status 1 after a `UserError`, a full disk or a refused path; with 130 after Ctrl-C.
+    """
+    try:
+        yield
+    except UserError as error:
+        _exit(program, str(error))
+    except OSError as error:
+        message = os_error_line(error)
+        if message is None:
+            raise
+        _exit(program, message)
+    except KeyboardInterrupt:
+        _exit(program, "interrupted", status=130)
+
+
+def os_error_line(error):
+    """One line for an operating-system error with a known way out, else None."""
+    name = error.filename or "a file"
+    if error.errno == errno.ENOSPC:
+        return f"no space left on the disk while writing {name}: free some space and run the same command again"
+    if error.errno == errno.EDQUOT:
+        return f"disk quota reached while writing {name}: free some space and run the same command again"
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return f"no permission to use {name}: choose another folder or change its permissions"
+    return None
+
+
+def _exit(program, message, status=1):
+    print(f"{program}: error: {' '.join(message.split())}", file=sys.stderr, flush=True)
+    # Quiet end even where a library registered noisy exit hooks on stdout.
+    with contextlib.suppress(OSError, ValueError):
+        sys.stdout.flush()
+    raise SystemExit(status)
+
+
+def writable_folder(path):
+    """Create a folder and make sure that files can be written in it.
+
+    Raises
+    ------
+    UserError
+        Naming the folder, when it cannot be created or written.
+    """
+    try:
+        os.makedirs(path, exist_ok=True)
+        probe = os.path.join(path, f".write-test-{os.getpid()}")
+        with open(probe, "w", encoding="utf-8"):
+            pass
+        os.remove(probe)
+    except OSError as error:
+        raise UserError(f"cannot write in the folder {path} ({error.strerror}): give another folder") from None
+    return path

@@ -1,0 +1,1 @@
+"""Separation of real recordings with a trained model."""

@@ -1,0 +1,1 @@
+"""Backbones that SpeechBrain lacks or runs slowly, with its state-dict keys."""
