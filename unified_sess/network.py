@@ -1,0 +1,147 @@
+"""The one forward path of the unified network, for training, evaluation, inference and export.
+
+Modules are handed in, so nothing here knows a backbone::
+
+    x --encoder--> W_n --enhancer--> mask --*--> W_e --masknet--> masks --*--> W_1..W_C --decoder--> s_1..s_C
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+MODULE_NAMES = ("encoder", "enhancer", "masknet", "decoder")
+SHARED_MODULES = ("encoder", "enhancer")  # reached by the gradients of both tasks
+
+
+class NoEnhancer(nn.Module):
+    """Enhancer that lets every feature pass: separation alone, without parameters.
+
+    Example
+    -------
+    >>> NoEnhancer()(torch.rand(2, 8, 5)).shape
+    torch.Size([1, 2, 8, 5])
+    """
+
+    def forward(self, features):
+        """Features `[batch, channels, frames]` to a mask of ones `[1, batch, channels, frames]`."""
+        return torch.ones_like(features).unsqueeze(0)
+
+
+class NetworkOutput(NamedTuple):
+    """What the network says of a mixture.
+
+    sources : `[batch, time, speakers]`, the estimated sources.
+    features : `[batch, channels, frames]`, the enhanced features W_e.
+    """
+
+    sources: torch.Tensor
+    features: torch.Tensor
+
+
+def encode(modules, signal):
+    """Signal `[batch, time]` to features `[batch, channels, frames]`; shorter signals than a kernel are padded."""
+    missing = minimum_length(modules["encoder"]) - signal.shape[-1]
+    if missing > 0:
+        signal = nn.functional.pad(signal, (0, missing))
+    return modules["encoder"](signal)
+
+
+def enhance(modules, mixture):
+    """Mixture `[batch, time]` to enhanced features W_e `[batch, channels, frames]`."""
+    features = encode(modules, mixture)
+    return features * modules["enhancer"](features)[0]
+
+
+def separate(modules, mixture):
+    """Mixture `[batch, time]` to a `NetworkOutput`; all utterances have the same length.
+
+    Padding reaches norms, attention and recurrence, so utterances of different lengths go through
+    `for_each_length` instead of being padded to one another.
+    """
+    features = enhance(modules, mixture)
+    masked = features.unsqueeze(0) * modules["masknet"](features)
+    speakers, batch = masked.shape[:2]
+    sources = decode(modules, masked.flatten(0, 1), mixture.shape[-1])
+    return NetworkOutput(sources.view(speakers, batch, -1).permute(1, 2, 0), features)
+
+
+def enhanced_mixture(modules, features, length):
+    """Enhanced features W_e `[batch, channels, frames]` to the enhanced mixture `[batch, length]`."""
+    return decode(modules, features, length)
+
+
+def decode(modules, features, length):
+    """Features `[batch, channels, frames]` to signals `[batch, length]`, cut or padded with zeros at the end."""
+    signal = modules["decoder"](features)
+    # SpeechBrain's decoder squeezes, so a batch of one or a single sample loses a dimension.
+    signal = signal.reshape(features.shape[0], -1)
+    return nn.functional.pad(signal, (0, length - signal.shape[-1]))
+
+
+def for_each_length(lengths):
+    """Group the utterances of a batch by their length.
+
+    Arguments
+    ---------
+    lengths : torch.Tensor
+        Lengths in samples, `[batch]`.
+
+    Returns
+    -------
+    groups : list of (int, list of int)
+        A length and the rows of the batch that have it, in the order of first appearance.
+
+    Example
+    -------
+    >>> for_each_length(torch.tensor([5, 7, 5]))
+    [(5, [0, 2]), (7, [1])]
+    """
+    groups = {}
+    for row, length in enumerate(lengths.tolist()):
+        groups.setdefault(length, []).append(row)
+    return list(groups.items())
+
+
+def minimum_length(encoder):
+    """Samples that the encoder's convolutions need at least."""
+    return max((m.kernel_size[0] for m in encoder.modules() if isinstance(m, nn.Conv1d)), default=1)
+
+
+def count_speakers(modules, device="cpu"):
+    """Number of sources the network gives, found by running it on a little silence."""
+    with torch.no_grad():
+        features = enhance(modules, torch.zeros(1, 4 * minimum_length(modules["encoder"]), device=device))
+        return modules["masknet"](features).shape[0]
+
+
+class UnifiedNetwork(nn.Module):
+    """The four modules as one network with the methods of an inference class.
+
+    Arguments
+    ---------
+    modules : mapping
+        encoder, enhancer, masknet, decoder.
+    """
+
+    def __init__(self, modules):
+        super().__init__()
+        for name in MODULE_NAMES:
+            self.add_module(name, modules[name])
+
+    def __getitem__(self, name):
+        return getattr(self, name)
+
+    def forward(self, mixture):
+        """Mixture `[batch, time]` to a `NetworkOutput`."""
+        return separate(self, mixture)
+
+    @torch.no_grad()
+    def separate_batch(self, mixture):
+        """Mixture `[batch, time]` to the sources `[batch, time, speakers]`."""
+        return separate(self, mixture).sources
+
+    @torch.no_grad()
+    def enhance_batch(self, mixture):
+        """Mixture `[batch, time]` to the enhanced mixture `[batch, time]`."""
+        return enhanced_mixture(self, enhance(self, mixture), mixture.shape[-1])
