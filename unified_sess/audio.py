@@ -1,5 +1,6 @@
 """Reading and writing audio files; every failure is one line that names the file."""
 
+import os
 from typing import NamedTuple
 
 import numpy as np
@@ -105,5 +106,7 @@ def write_audio(path, signal, sample_rate, subtype="PCM_16"):
 
 def _reason(error, path):
     """What libsndfile said, without the path it repeats."""
+    if not os.path.exists(path):
+        return "it does not exist"
     text = str(error).replace(f"Error opening {str(path)!r}: ", "").strip()
     return text.rstrip(".") or type(error).__name__

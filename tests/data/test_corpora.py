@@ -1,0 +1,128 @@
+"""Detection of layouts and manifests of corpora."""
+
+import shutil
+
+import pandas as pd
+import pytest
+import soundfile
+
+from tests.corpus import make_corpus
+from unified_sess.data.corpora import find_corpus, prepare_manifests
+from unified_sess.data.dataset import MixtureDataset
+from unified_sess.data.manifest import read_manifest
+from unified_sess.errors import UserError
+
+
+@pytest.fixture
+def libri2mix(tmp_path):
+    return make_corpus(tmp_path / "Libri2Mix", splits=(("train-100", 3), ("dev", 2), ("test", 2)))
+
+
+def as_wham(libri, folder, reverb=False):
+    for ours, theirs in (("train-100", "tr"), ("dev", "cv"), ("test", "tt")):
+        shutil.copytree(libri / "wav8k/min" / ours, folder / "wav8k/min" / theirs)
+        if reverb:
+            part = folder / "wav8k/min" / theirs
+            for old, new in (("mix_both", "mix_both_reverb"), ("mix_clean", "mix_clean_reverb"), ("s1", "s1_anechoic"), ("s2", "s2_anechoic")):
+                (part / old).rename(part / new)
+    return folder
+
+
+@pytest.mark.parametrize("below", ["", "wav8k", "wav8k/min", ".."])
+def test_the_corpus_is_found_from_any_folder_around_it(libri2mix, below):
+    corpus = find_corpus(libri2mix / below)
+    assert corpus.root.resolve() == (libri2mix / "wav8k/min").resolve()
+    assert (corpus.kind, corpus.num_spks) == ("LibriMix", 2)
+    assert corpus.splits == {"train": "train-100", "valid": "dev", "test": "test"}
+
+
+@pytest.mark.parametrize("kind", ["WHAM", "WHAMR"])
+def test_wham_names_are_known(libri2mix, tmp_path, kind):
+    folder = as_wham(libri2mix, tmp_path / "wham", reverb=kind == "WHAMR")
+    corpus = find_corpus(folder, num_spks=2)
+    assert corpus.splits == {"train": "tr", "valid": "cv", "test": "tt"}
+    manifests = prepare_manifests(corpus, tmp_path / "save", progress=False)
+    assert len(read_manifest(manifests["train"], corpus.root)) == 3
+    if kind == "WHAMR":
+        assert corpus.kind == "WHAMR"
+
+
+def test_three_speakers_and_the_larger_training_part(tmp_path):
+    folder = make_corpus(tmp_path, splits=(("train-100", 1), ("train-360", 2), ("dev", 1), ("test", 1)), num_spks=3)
+    assert find_corpus(folder).splits["train"] == "train-360"
+    assert find_corpus(folder, train_split="train-100").splits["train"] == "train-100"
+    assert find_corpus(folder).num_spks == 3
+
+
+def test_a_manifest_has_true_durations_and_moves_with_its_folder(libri2mix, tmp_path):
+    corpus = find_corpus(libri2mix)
+    manifests = prepare_manifests(corpus, tmp_path / "save", progress=False)
+    table = pd.read_csv(manifests["train"])
+    for _, row in table.iterrows():
+        info = soundfile.info(row["mix_wav"].replace("$data_root", str(corpus.root)))
+        assert row["duration"] == pytest.approx(info.frames / info.samplerate)
+    assert table.filter(like="_wav").map(lambda p: p.startswith("$data_root/")).all().all()
+    moved = tmp_path / "elsewhere"
+    shutil.move(libri2mix, moved)
+    written = manifests["train"].stat().st_mtime_ns
+    manifests = prepare_manifests(find_corpus(moved), tmp_path / "save", progress=False)
+    assert manifests["train"].stat().st_mtime_ns == written  # not indexed again
+    row = read_manifest(manifests["train"], moved / "wav8k/min")[0]
+    assert soundfile.info(row.mixture).frames == row.frames
+
+
+def test_a_changed_file_is_indexed_again(libri2mix, tmp_path):
+    manifests = prepare_manifests(find_corpus(libri2mix), tmp_path / "save", progress=False)
+    before = pd.read_csv(manifests["train"])["frames"].tolist()
+    for path in (libri2mix / "wav8k/min/train-100").glob("*/u0.wav"):
+        signal, rate = soundfile.read(path)
+        soundfile.write(path, signal[:4000], rate, subtype="FLOAT")
+    prepare_manifests(find_corpus(libri2mix), tmp_path / "save", progress=False)
+    assert pd.read_csv(manifests["train"])["frames"].tolist() == [4000, *before[1:]]
+
+
+@pytest.mark.parametrize("name", ["mix_clean", "noise"])
+def test_a_missing_clean_mixture_or_noise_is_computed(libri2mix, tmp_path, name):
+    corpus = find_corpus(libri2mix)
+
+    def items():
+        manifests = prepare_manifests(corpus, tmp_path / "save", progress=False)
+        manifest = read_manifest(manifests["train"], corpus.root)
+        return [MixtureDataset(manifest, 8000, 0, factors)[(1, 0, 3000)] for factors in (None, [0.95, 1.05])]
+
+    whole = items()
+    shutil.rmtree(libri2mix / "wav8k/min/train-100" / name)
+    for with_it, without in zip(whole, items()):
+        for key in ("mixture", "clean", "sources"):
+            assert abs(with_it[key] - without[key]).max() < 1e-6
+
+
+@pytest.mark.parametrize(
+    "wanted, says",
+    [
+        ({"num_spks": 3}, "holds mixtures of 2 speakers but num_spks is 3"),
+        ({"sample_rate": 16000}, "8000 Hz but sample_rate is 16000"),
+        ({"mode": "max"}, "no max folder"),
+        ({"mode": "mid"}, "mode must be min or max"),
+        ({"train_split": "train-360"}, "no train-360"),
+    ],
+)
+def test_a_contradiction_is_one_line(libri2mix, wanted, says):
+    with pytest.raises(UserError, match=says) as caught:
+        find_corpus(libri2mix, **wanted)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_part_without_mixtures_is_named(libri2mix):
+    shutil.rmtree(libri2mix / "wav8k/min/dev")
+    with pytest.raises(UserError, match="valid part is missing"):
+        find_corpus(libri2mix)
+
+
+def test_a_source_of_another_length_is_named(libri2mix, tmp_path):
+    path = libri2mix / "wav8k/min/dev/s2/u1.wav"
+    signal, rate = soundfile.read(path)
+    soundfile.write(path, signal[:-5], rate, subtype="FLOAT")
+    with pytest.raises(UserError, match=r"s2/u1\.wav has \d+ samples"):
+        prepare_manifests(find_corpus(libri2mix), tmp_path / "save", progress=False)
+    assert not (tmp_path / "save" / "valid.csv").exists()
