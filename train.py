@@ -5,67 +5,95 @@ Options are the settings of the experiment file and SpeechBrain's own run option
 Several processes: torchrun --nproc_per_node=N train.py hparams/unified.yaml ...
 """
 
-import logging
 import os
 import sys
 from pathlib import Path
 
 import speechbrain as sb
 import torch
-from speechbrain.utils.distributed import ddp_init_group, if_main_process, run_on_main
+from speechbrain.utils.distributed import ddp_barrier, ddp_init_group, if_main_process
 
 from unified_sess.brain import UnifiedBrain
 from unified_sess.config import Experiment, parse_command_line
 from unified_sess.data.datasets import build_datasets, choose_data_folder
-from unified_sess.distributed import one_line_collectives
-from unified_sess.errors import one_line_errors, writable_folder
+from unified_sess.errors import UserError, one_line_errors, writable_folder
 from unified_sess.evaluation.evaluate import evaluate_network, summary_lines
 
 
 def main(arguments):
-    """Run an experiment from the command line's arguments to the printed summary."""
+    """Run an experiment, from the command line's arguments to the printed summary."""
     path, run_options, overrides = parse_command_line(arguments)
-    if not torch.cuda.is_available() and "device" not in run_options:
-        run_options["device"] = "cpu"
-    if run_options.get("device") == "cpu":
-        run_options["distributed_backend"] = "gloo"
-    ddp_init_group(run_options)
-
+    start_processes(run_options)
     experiment = Experiment(path, overrides)
     settings = experiment.settings
-    output_folder = writable_folder(settings["output_folder"])
-    data_folder = run_on_main_and_share(choose_data_folder, settings)
-    datasets = run_on_main_and_share(build_datasets, settings, data_folder, settings["save_folder"])
+    output_folder = Path(writable_folder(settings["output_folder"]))
+    data_folder = main_first(choose_data_folder, settings)
+    datasets = main_first(build_datasets, settings, data_folder)
 
-    sb.utils.seed.seed_everything(settings["seed"])  # the same initial weights on every rank and in every run
+    sb.utils.seed.seed_everything(settings["seed"])  # the same initial weights on every rank
     hparams = experiment.build()
-    if if_main_process():
-        start_log(output_folder)
-        experiment.save(Path(output_folder) / "hyperparams.yaml")
-
-    brain = UnifiedBrain(
-        hparams["modules"], hparams["opt_class"], hparams, run_options, hparams["checkpointer"]
-    )
-    loader = {"num_workers": settings["num_workers"]}
+    start_records(experiment, output_folder)
+    brain = UnifiedBrain(hparams["modules"], hparams["opt_class"], hparams, run_options, hparams["checkpointer"])
+    workers = {"num_workers": settings["num_workers"]}
     brain.fit(
         hparams["epoch_counter"],
         datasets["train"],
         datasets["valid"],
-        train_loader_kwargs={"batch_size": settings["batch_size"], **loader},
-        valid_loader_kwargs={"batch_size": 1, **loader},
+        train_loader_kwargs={"batch_size": settings["batch_size"], **workers},
+        valid_loader_kwargs={"batch_size": 1, **workers},
     )
     if if_main_process():
-        brain.on_evaluate_start(max_key="si_snri")
-        results = evaluate_network(
-            brain.network(),
-            datasets["test"].manifest,
-            output_folder,
-            sample_rate=settings["sample_rate"],
-            device=brain.device,
-            audio_examples=settings["audio_examples"],
-            limit=brain.debug_batches if brain.debug else None,
-        )
-        for line in summary_lines(results, Path(output_folder)):
-            print(line)
+        test(brain, datasets["test"].manifest, settings, output_folder)
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
+
+
+def start_processes(run_options):
+    """Choose the device and, under torchrun, join the other processes."""
+    if "device" not in run_options and not torch.cuda.is_available():
+        run_options["device"] = "cpu"
+    on_cpu = run_options.get("device") == "cpu"
+    if on_cpu and "fp16" in (run_options.get("precision"), run_options.get("eval_precision")):
+        raise UserError("fp16 needs a GPU: give --precision bf16 or fp32 on a CPU")
+    if "RANK" in os.environ:
+        run_options.setdefault("distributed_backend", "gloo" if on_cpu else "nccl")
+        ddp_init_group(run_options)
+
+
+def main_first(function, *arguments):
+    """Call on the main process, then on the others, which find its work done."""
+    if if_main_process():
+        result = function(*arguments)
+    ddp_barrier()
+    return result if if_main_process() else function(*arguments)
+
+
+def start_records(experiment, output_folder):
+    """Save the resolved experiment and start the log file beside the results."""
+    if if_main_process():
+        experiment.save(output_folder / "hyperparams.yaml")
+        overrides = {"handlers": {"file_handler": {"filename": str(output_folder / "log.txt")}}}
+        sb.utils.logger.setup_logging(sb.core.DEFAULT_LOG_CONFIG, overrides)
+
+
+def test(brain, manifest, settings, output_folder):
+    """Measure the best checkpoint on the test part, write sound examples and print the summary."""
+    brain.on_evaluate_start(max_key="si_snri")
+    results = evaluate_network(
+        brain.network(),
+        manifest,
+        output_folder,
+        sample_rate=settings["sample_rate"],
+        device=brain.device,
+        audio_examples=settings["audio_examples"],
+        limit=brain.debug_batches if brain.debug else None,
+    )
+    print("\n".join(summary_lines(results, output_folder)))
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] in ([], ["--help"], ["-h"]):
+        print(__doc__)
+        raise SystemExit(0)
+    with one_line_errors("train.py"):
+        main(sys.argv[1:])

@@ -14,7 +14,8 @@ from torch.utils.tensorboard import SummaryWriter
 from unified_sess.data.batches import EpochSampler, collate
 from unified_sess.distributed import broadcast_parameters
 from unified_sess.errors import UserError
-from unified_sess.evaluation.gradient_plots import draw_gradient_plots, write_gradient_table
+from unified_sess.evaluation.gradient_plots import draw_gradient_plots
+from unified_sess.evaluation.gradient_table import write_gradient_table
 from unified_sess.joint_step import JointStep
 from unified_sess.losses import si_snr, utterance_losses
 from unified_sess.network import UnifiedNetwork

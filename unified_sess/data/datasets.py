@@ -4,22 +4,38 @@ from pathlib import Path
 
 from unified_sess.data.corpora import find_corpus, prepare_manifests
 from unified_sess.data.dataset import MixtureDataset
+from unified_sess.data.demo_corpus import make_demo_corpus
 from unified_sess.data.manifest import read_manifest
 from unified_sess.errors import UserError
 
 
-def build_datasets(settings, data_folder, save_folder):
+DEMO_FOLDER = Path("data")
+
+
+def choose_data_folder(settings):
+    """The experiment's data folder; without one, the demo corpus, made at its first use.
+
+    Raises
+    ------
+    UserError
+        When no data folder is given and the demo corpus cannot be made.
+    """
+    if settings.get("data_folder") is not None:
+        return settings["data_folder"]
+    if settings["num_spks"] != 2:
+        raise UserError("the demo corpus has 2 speakers: give --data_folder DIR for another num_spks")
+    return make_demo_corpus(DEMO_FOLDER / f"demo-{settings['sample_rate']}", sample_rate=settings["sample_rate"])
+
+
+def build_datasets(settings, data_folder):
     """Index a corpus (again only where it changed) and make its datasets.
 
     Arguments
     ---------
     settings : dict
-        Scalar settings of the experiment: sample_rate, num_spks, mode, train_split, seed, speed_perturb,
-        speech_folder, noise_folder, ...
+        Scalar settings of the experiment: save_folder, sample_rate, num_spks, mode, train_split, seed, speed_perturb.
     data_folder : str
         LibriMix or WHAM! folder.
-    save_folder : str
-        Where the manifests go.
 
     Returns
     -------
@@ -39,7 +55,7 @@ def build_datasets(settings, data_folder, save_folder):
         num_spks=settings["num_spks"],
         train_split=settings.get("train_split"),
     )
-    manifests = prepare_manifests(corpus, Path(save_folder))
+    manifests = prepare_manifests(corpus, settings["save_folder"])
     datasets = {"manifests": manifests}
     for split in ("train", "valid", "test"):
         manifest = read_manifest(manifests[split], corpus.root)

@@ -1,0 +1,282 @@
+"""The real train.py: train, kill, resume, compare, test, and every bad input in one line."""
+
+import csv
+import os
+import re
+import shutil
+import subprocess
+import sys
+import textwrap
+
+import pytest
+import soundfile
+import torch
+import yaml
+
+from tests.corpus import make_corpus
+
+OPTIONS = ["--batch_size", "2", "--number_of_epochs", "2", "--audio_examples", "1", "--training_signal_len", "0.5"]
+
+TINY = """
+num_spks: 2
+sample_rate: 8000
+encoder: !new:speechbrain.lobes.models.dual_path.Encoder
+    kernel_size: 16
+    out_channels: 16
+enhancer: !new:unified_sess.nnet.conv_tasnet.MaskNet {N: 16, B: 8, H: 16, P: 3, X: 2, R: 1, C: 1}
+masknet: !new:unified_sess.nnet.conv_tasnet.MaskNet
+    N: 16
+    B: 8
+    H: 16
+    P: 3
+    X: 2
+    R: 1
+    C: !ref <num_spks>
+decoder: !new:speechbrain.lobes.models.dual_path.Decoder
+    in_channels: 16
+    out_channels: 1
+    kernel_size: 16
+    stride: 8
+    bias: False
+"""
+
+# Ends the process by SIGKILL at the given call of a method, as a power cut would.
+KILL = """
+import os, runpy, sys
+import {module} as module
+owner = module.{owner}
+original, calls = owner.{method}, [0]
+def killed(*args, **kwargs):
+    calls[0] += 1
+    if calls[0] == {call}:
+        os.kill(os.getpid(), 9)
+    return original(*args, **kwargs)
+owner.{method} = killed
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    return make_corpus(tmp_path_factory.mktemp("corpus"))
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    path = tmp_path_factory.mktemp("network") / "tiny.yaml"
+    path.write_text(TINY, encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def train(repository, corpus, tiny, tmp_path):
+    """Run train.py in a process of its own; returns what it printed."""
+
+    def run(*arguments, output=tmp_path / "out", kill=None, data=corpus, expect=0, launcher=()):
+        program = [sys.executable, *launcher]
+        if kill:
+            program += ["-c", KILL.format(**kill)]
+        program += [str(repository / "train.py"), str(repository / "hparams" / "unified.yaml")]
+        program += [*OPTIONS, "--network", str(tiny), "--output_folder", str(output), *map(str, arguments)]
+        if data is not None:
+            program += ["--data_folder", str(data)]
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(repository)}
+        done = subprocess.run(program, capture_output=True, text=True, env=environment, cwd=tmp_path, check=False)
+        assert done.returncode == expect, done.stdout[-2000:] + done.stderr[-3000:]
+        return done
+
+    return run
+
+
+def checkpoint(output):
+    """The latest checkpoint's contents by file name."""
+    folders = sorted((output / "save").glob("CKPT*"), key=lambda f: yaml.safe_load((f / "CKPT.yaml").read_text())["unixtime"])
+    return {p.name: torch.load(p, weights_only=False) for p in folders[-1].glob("*.ckpt") if p.name not in ("brain.ckpt", "counter.ckpt")} | {
+        "texts": {p.name: p.read_text() for p in folders[-1].glob("*.ckpt") if p.name in ("brain.ckpt", "counter.ckpt")}
+    }
+
+
+def assert_same(a, b, where=""):
+    """Bit for bit, through dictionaries, lists and tensors."""
+    if isinstance(a, dict):
+        assert a.keys() == b.keys(), where
+        for key in a:
+            assert_same(a[key], b[key], f"{where}/{key}")
+    elif isinstance(a, (list, tuple)):
+        assert len(a) == len(b), where
+        for i, (x, y) in enumerate(zip(a, b)):
+            assert_same(x, y, f"{where}/{i}")
+    elif isinstance(a, torch.Tensor):
+        assert torch.equal(a, b), where
+    elif hasattr(a, "tobytes"):
+        assert a.tobytes() == b.tobytes(), where
+    else:
+        assert a == b, where
+
+
+def test_a_run_leaves_results_and_a_second_one_does_not_train_again(train, tmp_path):
+    done = train()
+    output = tmp_path / "out"
+    for name in ("log.txt", "train_log.txt", "hyperparams.yaml", "test_results.csv", "save", "audio", "gradients", "tensorboard"):
+        assert (output / name).exists(), name
+    with open(output / "test_results.csv", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 3  # two utterances, then the mean
+    for column in ("si_snr", "si_snri", "sdr", "sdri", "se_si_snr", "se_si_snri"):
+        values = [float(row[column]) for row in rows]
+        assert values[2] == pytest.approx((values[0] + values[1]) / 2, abs=0.02)
+        assert column.replace("_", "-").upper().split("-")[0] in done.stdout.upper()
+    kinds = {re.sub(r"^.*_", "", p.stem) for p in (output / "audio").rglob("*.wav")}
+    assert {"mixture", "enhanced"} <= kinds and len(list((output / "audio").rglob("*.wav"))) >= 6
+    assert "conflict" in done.stdout.lower()
+    log = (output / "train_log.txt").read_text()
+    for word in ("loss_ss", "loss_se", "lr", "cosine", "conflict_rate", "se_norm", "ss_norm", "si_snri"):
+        assert word in log
+    before = checkpoint(output)
+    again = train()
+    assert_same(before, checkpoint(output))
+    assert "conflict" in again.stdout.lower()
+    assert (output / "train_log.txt").read_text() == log
+
+    # The resolved experiment runs again as it is, and a test alone gives the same numbers.
+    shutil.copy(output / "test_results.csv", tmp_path / "first.csv")
+    (output / "test_results.csv").unlink()
+    train("--test_only")
+    assert (output / "test_results.csv").read_text() == (tmp_path / "first.csv").read_text()
+
+
+INTRA = ["--ckpt_interval_steps", "1", "--grad_accumulation_factor", "2"]
+
+
+@pytest.mark.parametrize(
+    "options, kill",
+    [
+        (INTRA, {"module": "unified_sess.brain", "owner": "UnifiedBrain", "method": "fit_batch", "call": 3}),
+        (INTRA, {"module": "unified_sess.checkpointing", "owner": "RandomState", "method": "save", "call": 2}),
+        ([], {"module": "unified_sess.brain", "owner": "UnifiedBrain", "method": "optimizers_step", "call": 5}),
+    ],
+    ids=["inside an accumulation window", "inside a save", "in the second epoch"],
+)
+def test_a_killed_run_ends_as_an_uninterrupted_one(train, tmp_path, options, kill):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    train(*options, output=whole)
+    train(*options, output=killed, kill=kill, expect=-9)
+    train(*options, output=killed)
+    assert_same(checkpoint(whole), checkpoint(killed))
+    assert (whole / "test_results.csv").read_text() == (killed / "test_results.csv").read_text()
+
+
+def test_no_kept_utterance_no_step(train, tmp_path):
+    train("--threshold", "1000", "--number_of_epochs", "1")  # every loss is under it
+    assert not checkpoint(tmp_path / "out")["optimizer.ckpt"]["state"]
+
+
+def test_bf16_and_no_clipping(train, tmp_path):
+    train("--precision", "bf16", "--max_grad_norm", "-1", "--optimizer_step_limit", "2")
+    steps = checkpoint(tmp_path / "out")["optimizer.ckpt"]["state"][0]["step"]
+    assert int(steps) == 2
+
+
+def broken(corpus, tmp_path, change):
+    copy = tmp_path / "corpus"
+    shutil.copytree(corpus, copy)
+    change(copy / "wav8k" / "min")
+    return copy
+
+
+def _rewrite(path, rate=8000, channels=1, value=None):
+    signal, _ = soundfile.read(path, dtype="float32")
+    if value is not None:
+        signal[10] = value
+    soundfile.write(path, signal if channels == 1 else signal[:, None].repeat(channels, 1), rate, subtype="FLOAT")
+
+
+def _truncate(path):
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+
+
+BAD_DATA = {
+    "empty folder": (lambda root: shutil.rmtree(root), r"corpus"),
+    "mixture without a source": (lambda root: (root / "train-100/s2/u1.wav").unlink(), r"u1|s2"),
+    "another rate": (lambda root: _rewrite(root / "train-100/s1/u0.wav", rate=16000), r"16000"),
+    "truncated file": (lambda root: _truncate(root / "train-100/mix_both/u2.wav"), r"u2\.wav"),
+    "empty file": (lambda root: (root / "train-100/s1/u2.wav").write_bytes(b""), r"u2\.wav"),
+    "no samples": (lambda root: soundfile.write(root / "train-100/s1/u2.wav", [], 8000), r"u2\.wav"),
+    "NaN": (lambda root: _rewrite(root / "train-100/s1/u2.wav", value=float("nan")), r"u2\.wav.*finite"),
+    "stereo": (lambda root: _rewrite(root / "train-100/mix_both/u0.wav", channels=2), r"u0\.wav.*channels"),
+    "text": (lambda root: (root / "dev/s1/u0.wav").write_text("not audio"), r"u0\.wav"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_DATA)
+def test_bad_data_is_one_line(train_here, corpus, tmp_path, name):
+    change, says = BAD_DATA[name]
+    line = train_here(data=broken(corpus, tmp_path, change), options=["--number_of_epochs", "1"])
+    assert re.search(says, line), line
+
+
+BAD_OPTIONS = {
+    "missing data folder": ({"data": "no/such/folder"}, r"no/such/folder"),
+    "more speakers than there are": ({"options": ["--num_spks", "3"]}, r"3.*2|2.*3"),
+    "another rate": ({"options": ["--sample_rate", "16000"]}, r"16"),
+    "unknown option": ({"options": ["--learning_rat", "1"]}, r"unknown option --learning_rat"),
+    "output folder that is a file": ({"output": __file__}, r"cannot write in the folder"),
+    "test only without a model": ({"options": ["--test_only"]}, r"no checkpoint"),
+    "fp16 on a CPU": ({"options": ["--precision", "fp16"]}, r"fp16"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_OPTIONS)
+def test_bad_options_are_one_line(train_here, corpus, name):
+    arguments, says = BAD_OPTIONS[name]
+    line = train_here(**({"data": corpus} | arguments))
+    assert re.search(says, line), line
+
+
+@pytest.fixture
+def train_here(repository, tiny, tmp_path, capsys, monkeypatch):
+    """Run train.py in this process with a mistake; returns its one line on stderr."""
+    monkeypatch.syspath_prepend(str(repository))
+    monkeypatch.chdir(tmp_path)
+    from train import main
+    from unified_sess.errors import one_line_errors
+
+    def run(data, options=(), output=tmp_path / "out"):
+        arguments = [str(repository / "hparams/unified.yaml"), *OPTIONS, "--network", str(tiny)]
+        arguments += ["--data_folder", str(data), "--output_folder", str(output), "--noprogressbar", *options]
+        with pytest.raises(SystemExit) as ended, one_line_errors("train.py"):
+            main(arguments)
+        assert ended.value.code == 1
+        lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("train.py: error:")]
+        assert len(lines) == 1
+        return lines[0]
+
+    return run
+
+
+def test_a_full_disk_is_one_line(train_here, corpus, monkeypatch, tmp_path):
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device", str(tmp_path / "out"))
+
+    monkeypatch.setattr(torch, "save", full)
+    assert "no space left" in train_here(data=corpus, options=["--number_of_epochs", "1"])
+    assert not list((tmp_path / "out" / "save").glob("CKPT*"))
+
+
+def test_without_data_and_without_the_demo_extra_one_line_names_both(repository, tmp_path, tiny):
+    hide = textwrap.dedent("""
+        import sys, runpy
+        sys.modules["espeakng_loader"] = None
+        sys.argv = sys.argv[1:]
+        runpy.run_path(sys.argv[0], run_name="__main__")
+    """)
+    program = [sys.executable, "-c", hide, str(repository / "train.py"), str(repository / "hparams/unified.yaml")]
+    program += ["--output_folder", str(tmp_path / "out")]
+    environment = os.environ | {"PYTHONPATH": str(repository)}
+    done = subprocess.run(program, capture_output=True, text=True, cwd=tmp_path, env=environment, check=False)
+    assert done.returncode == 1
+    lines = [line for line in done.stderr.splitlines() if "error" in line]
+    assert len(lines) == 1 and "--data_folder" in lines[0] and "demo" in lines[0], done.stderr
+    assert "Traceback" not in done.stderr
