@@ -26,9 +26,14 @@ class PReLU(nn.PReLU):
 
     def forward(self, x):
         """Returns `x` with its negative values multiplied by the slope, any shape."""
-        if x.device.type == "cpu" and not torch.compiler.is_compiling():
-            return _OneSlope.apply(x, self.weight)
-        return super().forward(x)
+        return prelu(x, self.weight)
+
+
+def prelu(x, slope):
+    """Returns `x` with its negative values multiplied by `slope`, a tensor of one element."""
+    if x.device.type == "cpu" and not torch.compiler.is_compiling():
+        return _OneSlope.apply(x, slope)
+    return F.prelu(x, slope)
 
 
 class _OneSlope(torch.autograd.Function):
