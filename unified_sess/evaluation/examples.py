@@ -1,0 +1,76 @@
+"""Sound examples of an evaluation, loud as the mixture they come from."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from unified_sess.audio import read_audio, write_audio
+from unified_sess.evaluation.results import JSON_NAME
+from unified_sess.losses import pit_si_snr
+
+PEAK = 0.99
+
+
+def write_examples(network, rows, results, output_folder, sample_rate, count):
+    """Write `audio/<id>_{mixture,enhanced,s1_estimate,...,s1,...}.wav` of some rows and note them in the results.
+
+    Arguments
+    ---------
+    network : callable
+        Mixture `[time]` to estimates `[time, speakers]` and enhanced mixture `[time]`.
+    rows, results : list of Row, Results
+        Utterances and their measures; `results.details["examples"]` becomes the ids from best to worst.
+    output_folder : Path
+    sample_rate, count : int
+        In Hz; number of utterances, in even ranks of SI-SNRi from best to worst.
+    """
+    folder = Path(output_folder) / "audio"
+    for name in _earlier_examples(output_folder):
+        for path in folder.glob("*.wav"):
+            if path.name.startswith(f"{name}_"):
+                path.unlink()
+    chosen = choose_examples(results, count)
+    results.details["examples"] = [row.id for row in (rows[k] for k in chosen)]
+    if chosen:
+        folder.mkdir(exist_ok=True)
+    for k in chosen:
+        for name, signal in _example(network, rows[k], sample_rate).items():
+            write_audio(folder / f"{rows[k].id}_{name}.wav", signal, sample_rate)
+
+
+def choose_examples(results, count):
+    """Indices of `count` utterances in even ranks from the best SI-SNRi to the worst; one alone is the median."""
+    scores = results.values("si_snri")
+    order = [k for k in np.argsort(-scores, kind="stable") if np.isfinite(scores[k])]
+    order += [k for k in range(len(scores)) if not np.isfinite(scores[k])]
+    if count <= 0:
+        return []
+    ranks = [len(order) // 2] if count == 1 else np.linspace(0, len(order) - 1, count).round()
+    return list(dict.fromkeys(int(order[int(rank)]) for rank in ranks))
+
+
+def mixture_scale(mixture, estimates):
+    """Scale estimates `[time, speakers]` so that their sum is nearest to the mixture `[time]` (least squares)."""
+    gains = np.linalg.lstsq(estimates.astype("f8"), mixture.astype("f8"), rcond=1e-6)[0]
+    return (estimates * gains).astype("f4")
+
+
+def _example(network, row, sample_rate):
+    mixture = read_audio(row.mixture, sample_rate=sample_rate)[0]
+    sources = np.stack([read_audio(path, sample_rate=sample_rate)[0] for path in row.sources], axis=1)
+    estimates, enhanced = (np.nan_to_num(x) for x in network(mixture))
+    _, permutation = pit_si_snr(torch.as_tensor(estimates).unsqueeze(0), torch.as_tensor(sources).unsqueeze(0))
+    estimates = mixture_scale(mixture, estimates[:, permutation[0].numpy()])
+    signals = {"mixture": mixture, "enhanced": mixture_scale(mixture, enhanced[:, None])[:, 0]}
+    signals |= {f"s{k + 1}_estimate": signal for k, signal in enumerate(estimates.T)}
+    signals |= {f"s{k + 1}": signal for k, signal in enumerate(sources.T)}
+    # One factor for all, so that their loudness can be compared.
+    factor = min(1.0, PEAK / max(np.abs(signal).max() for signal in signals.values()))
+    return {name: factor * signal for name, signal in signals.items()}
+
+
+def _earlier_examples(output_folder):
+    path = Path(output_folder) / JSON_NAME
+    return json.loads(path.read_text(encoding="utf-8")).get("examples", []) if path.is_file() else []
