@@ -63,8 +63,8 @@ def test_tensorboard_gets_both(tmp_path):
 
 
 def test_long_names_keep_both_ends():
-    short = _shortened("enhancer.dual_mdl.0.intra_mdl.mdl.layers.11.self_att.att.out_proj")
-    assert len(short) <= 44 and short.startswith("enhancer.dual") and short.endswith("11.self_att.att.out_proj")
+    short = _shortened("enhancer.dual_mdl.0." + 9 * "very.long." + "intra_mdl.mdl.layers.11.self_att.att.out_proj")
+    assert len(short) <= 80 and short.startswith("enhancer.dual") and short.endswith("11.self_att.att.out_proj")
 
 
 def test_a_table_without_layers_is_one_line(tmp_path):

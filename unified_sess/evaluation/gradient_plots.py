@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 from unified_sess.errors import UserError
 from unified_sess.files import atomic_path
 
-LONGEST_LABEL = 44  # characters
+LONGEST_LABEL = 80  # characters
 ROW_HEIGHT = 0.17  # inches a layer: 7 point letters do not touch
 
 
@@ -73,12 +73,15 @@ def cosine_figure(names, epochs, cosine):
     axes.set_yticks(range(len(names)), labels, fontsize=7)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("epoch")
+    axes.tick_params(axis="x", top=len(names) > 40, labeltop=len(names) > 40)  # tall: both ends can be read
     axes.set_title("Cosine of the SE and SS gradients (red: conflict)", fontsize=10, loc="left")
     parts = [name.partition(".")[0] for name in names]
     for row in range(1, len(parts)):
         if parts[row] != parts[row - 1]:
             axes.axhline(row - 0.5, color="black", linewidth=1)
-    bar = figure.colorbar(image, ax=axes, extend="both", fraction=0.05, pad=0.02, aspect=40, shrink=min(1, 60 / len(names)))
+    bar = figure.colorbar(
+        image, ax=axes, extend="both", fraction=0.05, pad=0.02, aspect=40, shrink=min(1, 60 / len(names)), anchor=(0, 1)
+    )
     bar.set_label("mean cosine")
     return figure
 

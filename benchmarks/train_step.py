@@ -1,0 +1,234 @@
+"""What gradient modulation costs: FLOPs, time and peak memory of a training step, as ratios to joint training.
+
+    python benchmarks/train_step.py --network sepformer --device cpu
+    python benchmarks/train_step.py --network dprnn --device cuda --precision bf16 --seconds 4 --repeats 20
+
+One row a rule, one step of `UnifiedBrain.fit_batch` each, interleaved; medians. `textbook` is the usual loop: two calls
+of `backward` with copies of `grad`, then dot product, test and projection tensor by tensor. Random signals.
+"""
+
+import argparse
+import contextlib
+import ctypes
+import gc
+import statistics
+import sys
+import time
+from pathlib import Path
+
+import torch
+from hyperpyyaml import load_hyperpyyaml
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from unified_sess.brain import UnifiedBrain
+from unified_sess.data.batches import Batch
+from unified_sess.gradient_modulation import GradientModulation
+from unified_sess.losses import utterance_losses
+
+NETWORKS = Path(__file__).resolve().parent.parent / "hparams" / "networks"
+
+
+def main():
+    """Measure and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--network", default="sepformer", help=f"a file of {NETWORKS.name}/ without .yaml")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16", "fp16"])
+    parser.add_argument("--batch", type=int, default=1, help="mixtures a step")
+    parser.add_argument("--seconds", type=float, default=2.0, help="length of a mixture at 8 kHz")
+    parser.add_argument("--repeats", type=int, default=5, help="timed steps of each rule")
+    parser.add_argument("--torchjd", default="MGDA", help="aggregator of TorchJD; left out where it cannot be had")
+    arguments = parser.parse_args()
+
+    torch.manual_seed(0)
+    base = _memory(arguments.device)
+    batch = random_batch(arguments.batch, round(arguments.seconds * 8000))
+    steps = make_steps(arguments, batch)
+    for step in steps.values():
+        step()  # optimizer states and caches exist before anything is measured
+    flops = {name: count_flops(step) for name, step in steps.items()}
+    memory = {name: peak_memory(step, arguments.device) - base for name, step in steps.items()}
+    times = {name: [] for name in steps}
+    for _ in range(arguments.repeats):
+        for name, step in steps.items():
+            times[name].append(timed(step, arguments.device))
+    title = f"{arguments.network}, {arguments.batch} x {arguments.seconds:g} s, {arguments.precision}, {arguments.device}"
+    print_table(title, flops, times, memory)
+
+
+def make_steps(arguments, batch):
+    """Name of a row to a function that makes one training step; all train the same network."""
+    network = load_hyperpyyaml((NETWORKS / f"{arguments.network}.yaml").read_text(encoding="utf-8"))
+    modules = {name: network[name] for name in ("encoder", "enhancer", "masknet", "decoder")}
+    parameters = sum(p.numel() for m in modules.values() for p in m.parameters())
+    shared = sum(p.numel() for name in ("encoder", "enhancer") for p in modules[name].parameters())
+    print(f"{parameters / 1e6:.2f} M parameters, {shared / 1e6:.2f} M of them shared by both tasks")
+    rules = {"separation only": "sum", "sum": "sum", "gm": "gm", "pcgrad": "pcgrad", "remedy": "remedy"}
+    rules[f"torchjd:{arguments.torchjd}"] = f"torchjd:{arguments.torchjd}"
+    steps, optimizer = {}, None
+    for name, rule in rules.items():
+        try:
+            modulation = GradientModulation(rule)
+        except ValueError as error:
+            print(f"left out {name}: {error}", file=sys.stderr)
+            continue
+        hparams = {
+            "modulation": modulation,
+            "enhancement_weight": 0.0 if name == "separation only" else 0.1,
+            "threshold": -30.0,
+            "gradient_statistics": False,  # sum: one backward pass, as plain joint training
+            "detach_clean_features": False,
+        }
+        run_opts = {"device": arguments.device, "precision": arguments.precision, "max_grad_norm": 5.0}
+        brain = UnifiedBrain(modules, lambda p: torch.optim.Adam(p, 1e-5), hparams, run_opts)
+        brain.modules.train()
+        brain.init_optimizers()
+        optimizer = optimizer or brain.optimizer
+        brain.optimizer = optimizer
+        brain.optimizers_dict = {"opt_class": optimizer}
+        steps[name] = _fit(brain, batch)
+        if name == "gm":
+            steps["textbook"] = _textbook(brain, batch)
+    return steps
+
+
+def _fit(brain, batch):
+    def step():
+        brain.step += 1
+        brain.fit_batch(batch)
+
+    return step
+
+
+def _textbook(brain, batch):
+    modules, optimizer, scaler = brain.modules, brain.optimizer, brain.scaler
+    parameters = brain.joint_step.parameters
+    shared = brain.joint_step.shared
+
+    def step():
+        with brain.training_ctx:
+            losses = utterance_losses(modules, batch.to(brain.device))
+            se, ss = 0.1 * losses.enhancement.mean(), losses.separation.mean()
+        scaler.scale(se).backward(retain_graph=True)
+        se_grads = [None if p.grad is None else p.grad.clone() for p in shared]
+        optimizer.zero_grad()
+        scaler.scale(ss).backward()
+        for parameter, g in zip(shared, se_grads):
+            if g is None or parameter.grad is None:
+                continue
+            dot = (g * parameter.grad).sum()
+            if dot < 0:
+                g = g - dot / parameter.grad.square().sum() * parameter.grad
+            parameter.grad += g
+        scaler.unscale_(optimizer)
+        torch.nn.utils.clip_grad_norm_(parameters, 5.0)
+        scaler.step(optimizer)
+        scaler.update()
+        optimizer.zero_grad()
+
+    return step
+
+
+def random_batch(size, frames):
+    """Noise-like sources and noise."""
+    sources = 0.1 * torch.randn(size, frames, 2)
+    clean = sources.sum(-1)
+    mixture = clean + 0.03 * torch.randn_like(clean)
+    return Batch([str(i) for i in range(size)], mixture, clean, sources, torch.full((size,), frames))
+
+
+def count_flops(step):
+    """Floating-point operations of matrix products, convolutions, attention and LSTMs, forward and backward."""
+    lstm = _LstmFlops()
+    with lstm, sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        step()
+    # The counter sees nothing of a fused LSTM; where it is taken apart, only its matrix products.
+    fused = sum(v for k, v in counter.get_flop_counts()["Global"].items() if "lstm" in str(k) or "rnn" in str(k))
+    return counter.get_total_flops() - fused + lstm.flops
+
+
+class _LstmFlops:
+    """FLOPs of every LSTM by formula: twice the weights a frame forward, twice that for each pass backward."""
+
+    def __init__(self):
+        self.flops, self.handle = 0, None
+
+    def __enter__(self):
+        self.handle = torch.nn.modules.module.register_module_forward_hook(self._forward)
+        return self
+
+    def __exit__(self, *_):
+        self.handle.remove()
+
+    def _forward(self, module, inputs, output):
+        if not isinstance(module, torch.nn.LSTM):
+            return
+        x = inputs[0]
+        weights = sum(w.numel() for name, w in module.named_parameters() if "weight" in name)
+        flops = 2 * weights * (x.numel() // x.shape[-1])
+        self.flops += flops
+        if output[0].requires_grad:
+            output[0].register_hook(lambda gradient: self._backward(2 * flops))
+
+    def _backward(self, flops):
+        self.flops += flops
+
+
+def timed(step, device):
+    """Seconds of a step."""
+    gc.collect()
+    _wait(device)
+    start = time.perf_counter()
+    step()
+    _wait(device)
+    return time.perf_counter() - start
+
+
+def peak_memory(step, device):
+    """Largest memory during a step in bytes: of the allocator on a GPU, resident on a CPU (Linux)."""
+    gc.collect()
+    if device.startswith("cuda"):
+        torch.cuda.reset_peak_memory_stats()
+        step()
+        _wait(device)
+        return torch.cuda.max_memory_allocated()
+    _trim()
+    Path("/proc/self/clear_refs").write_text("5")  # forgets the peak so far
+    step()
+    return _status("VmHWM")
+
+
+def _memory(device):
+    return 0 if device.startswith("cuda") else _status("VmRSS")
+
+
+def _trim():
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+
+
+def _status(field):
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(1024 * int(line.split()[1]) for line in lines if line.startswith(field))
+
+
+def _wait(device):
+    if device.startswith("cuda"):
+        torch.cuda.synchronize()
+
+
+def print_table(title, flops, times, memory):
+    """A Markdown table; a time's ratio is the median of the ratios of interleaved pairs."""
+    print(f"\n{title}\n\n| rule | GFLOP | ratio | time, ms | ratio | peak, MB | ratio |\n|---|---|---|---|---|---|---|")
+    for name, seconds in times.items():
+        ratio = statistics.median(a / b for a, b in zip(seconds, times["sum"]))
+        print(
+            f"| {name} | {flops[name] / 1e9:.1f} | {flops[name] / flops['sum']:.3f} "
+            f"| {1000 * statistics.median(seconds):.0f} | {ratio:.3f} "
+            f"| {memory[name] / 1e6:.0f} | {memory[name] / memory['sum']:.3f} |"
+        )
+
+
+if __name__ == "__main__":
+    main()
