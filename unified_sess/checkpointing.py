@@ -10,6 +10,9 @@ import numpy as np
 import torch
 from speechbrain.utils import checkpoints
 from speechbrain.utils.distributed import if_main_process
+from speechbrain.utils.logger import get_logger
+
+logger = get_logger(__name__)
 
 INCOMPLETE = "incomplete-"
 
@@ -36,7 +39,8 @@ class AtomicCheckpointer(checkpoints.Checkpointer):
     def save_checkpoint(self, meta={}, end_of_epoch=True, name=None, verbosity=logging.INFO):  # noqa: B006
         """Save a checkpoint; see SpeechBrain's `Checkpointer.save_checkpoint`."""
         try:
-            saved = super().save_checkpoint(meta=meta, end_of_epoch=end_of_epoch, name=name, verbosity=verbosity)
+            # Quiet here: the folder's name in SpeechBrain's message is still the temporary one.
+            saved = super().save_checkpoint(meta=meta, end_of_epoch=end_of_epoch, name=name, verbosity=logging.DEBUG)
         except BaseException:
             self.remove_incomplete()
             raise
@@ -49,6 +53,7 @@ class AtomicCheckpointer(checkpoints.Checkpointer):
             shutil.rmtree(whole)
         os.rename(saved.path, whole)
         _flush(self.checkpoints_dir)
+        logger.log(verbosity, f"Saved a checkpoint in {whole}")
         return checkpoints.Checkpoint(
             whole, saved.meta, {name: whole / path.name for name, path in saved.paramfiles.items()}
         )
