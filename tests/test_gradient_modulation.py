@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
 from unified_sess import gradient_modulation
 from unified_sess.gradient_modulation import GRANULARITIES, RULES, GradientModulation, ModulationError
@@ -242,6 +243,35 @@ def test_statistics_survive_a_checkpoint(tmp_path):
     for call in calls[2:]:
         resumed(*call)
     assert resumed.table() == whole.table() and resumed.statistics() == whole.statistics()
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("granularity", GRANULARITIES)
+def test_decisions_stay_on_the_device(rule, granularity):
+    """Reading a value of a fake tensor raises, as it would wait for a real device."""
+    modulation = GradientModulation(rule, granularity, names=NAMES)
+    se, ss = lists("random", torch.float32)
+    modulation(se, ss)  # the layout is made once, from shapes
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        fake = [[mode.from_tensor(g) for g in gradients] for gradients in (se, ss)]
+        merged = modulation(*fake, scale=mode.from_tensor(torch.tensor(2.0)))
+        assert [m.shape for m in merged] == [g.shape for g in se]
+        with pytest.raises(DataDependentOutputException):
+            bool(merged[0] > 0)
+
+
+@pytest.mark.parametrize("granularity", GRANULARITIES)
+def test_kernels_do_not_grow_with_the_number_of_tensors(granularity):
+    def operations(count):
+        modulation = GradientModulation("gm", granularity, names=[f"layer{i}.weight" for i in range(count)])
+        gradients = [[torch.randn(4, 4) for _ in range(count)] for _ in range(2)]
+        modulation(*gradients)
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+            modulation(*gradients)
+        cheap = ("view", "slice", "as_strided", "select", "alias", "copy_", "detach", "to", "reshape")
+        return sum(e.count for e in profile.key_averages() if e.key.split("::")[-1] not in cheap)
+
+    assert operations(200) <= operations(2) + 20
 
 
 def test_inputs_stay_and_half_precision_is_kept():

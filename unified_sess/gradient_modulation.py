@@ -190,11 +190,14 @@ class GradientModulation:
 
     def state_dict(self):
         """The statistics so far, to be saved."""
-        return {"names": self.names, "sums": {key: value.cpu() for key, value in self._sums.items()}}
+        sums = {key: value.cpu() for key, value in self._sums.items()}
+        return {"names": self.names, "sums": sums, "calls": self.aggregator.calls if self.aggregator else 0}
 
     def load_state_dict(self, state):
         """Go on with saved statistics; those of other tensors are left aside."""
         self._sums = dict(state["sums"]) if self.names in (None, state["names"]) else {}
+        if self.aggregator:
+            self.aggregator.calls = state["calls"]  # the seed of random aggregators
 
     def _measure(self, se_grads, ss_grads, scale):
         """Both gradients in flat buffers, their products, and the statistics one call further."""
