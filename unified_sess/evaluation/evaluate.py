@@ -16,7 +16,7 @@ from tqdm import tqdm
 from unified_sess.audio import read_audio
 from unified_sess.errors import UserError, writable_folder
 from unified_sess.evaluation.examples import write_examples
-from unified_sess.evaluation.metrics import DEFAULT_METRICS, metric_names, utterance_metrics
+from unified_sess.evaluation.metrics import choose_families, metric_names, utterance_metrics
 from unified_sess.evaluation.results import Results
 from unified_sess.network import UnifiedNetwork, enhanced_mixture
 
@@ -33,7 +33,7 @@ def evaluate_network(
     device="cpu",
     audio_examples=4,
     limit=None,
-    metrics=DEFAULT_METRICS,
+    metrics=None,
     jobs=None,
     progress=True,
 ):
@@ -59,7 +59,7 @@ def evaluate_network(
     limit : int
         Measure only so many mixtures, the first ones; None measures all.
     metrics : sequence of str
-        Families, keys of `metrics.FAMILIES`.
+        Families, keys of `metrics.FAMILIES`; None takes all whose packages are installed.
     jobs : int
         Worker processes; None takes one a core where there is enough to do. A script that asks for several keeps its
         own work under `if __name__ == "__main__"`.
@@ -73,8 +73,9 @@ def evaluate_network(
     Raises
     ------
     UserError
-        Naming the file that cannot be read or the folder that cannot be written.
+        Naming the file that cannot be read, the folder that cannot be written or the metric that is unknown.
     """
+    metrics = choose_families(metrics)
     output_folder = Path(writable_folder(output_folder))
     rows = [manifest[k] for k in range(len(manifest) if limit is None else min(limit, len(manifest)))]
     if not rows:

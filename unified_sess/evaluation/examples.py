@@ -4,11 +4,10 @@ import json
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from unified_sess.audio import read_audio, write_audio
 from unified_sess.evaluation.results import JSON_NAME
-from unified_sess.losses import pit_si_snr
+from unified_sess.evaluation.signals import best_permutation, mixture_scale
 
 PEAK = 0.99
 
@@ -41,28 +40,21 @@ def write_examples(network, rows, results, output_folder, sample_rate, count):
 
 
 def choose_examples(results, count):
-    """Indices of `count` utterances in even ranks from the best SI-SNRi to the worst; one alone is the median."""
+    """Indices of `count` utterances in even ranks from the best SI-SNRi to the worst; the median is among them."""
     scores = results.values("si_snri")
     order = [k for k in np.argsort(-scores, kind="stable") if np.isfinite(scores[k])]
     order += [k for k in range(len(scores)) if not np.isfinite(scores[k])]
-    if count <= 0:
-        return []
-    ranks = [len(order) // 2] if count == 1 else np.linspace(0, len(order) - 1, count).round()
-    return list(dict.fromkeys(int(order[int(rank)]) for rank in ranks))
-
-
-def mixture_scale(mixture, estimates):
-    """Scale estimates `[time, speakers]` so that their sum is nearest to the mixture `[time]` (least squares)."""
-    gains = np.linalg.lstsq(estimates.astype("f8"), mixture.astype("f8"), rcond=1e-6)[0]
-    return (estimates * gains).astype("f4")
+    ranks = np.linspace(0, len(order) - 1, max(count, 0))
+    if count not in (0, 2):
+        ranks[count // 2] = len(order) // 2
+    return list(dict.fromkeys(int(order[round(rank)]) for rank in ranks))
 
 
 def _example(network, row, sample_rate):
     mixture = read_audio(row.mixture, sample_rate=sample_rate)[0]
     sources = np.stack([read_audio(path, sample_rate=sample_rate)[0] for path in row.sources], axis=1)
     estimates, enhanced = (np.nan_to_num(x) for x in network(mixture))
-    _, permutation = pit_si_snr(torch.as_tensor(estimates).unsqueeze(0), torch.as_tensor(sources).unsqueeze(0))
-    estimates = mixture_scale(mixture, estimates[:, permutation[0].numpy()])
+    estimates = mixture_scale(mixture, estimates[:, best_permutation(estimates, sources).numpy()])
     signals = {"mixture": mixture, "enhanced": mixture_scale(mixture, enhanced[:, None])[:, 0]}
     signals |= {f"s{k + 1}_estimate": signal for k, signal in enumerate(estimates.T)}
     signals |= {f"s{k + 1}": signal for k, signal in enumerate(sources.T)}
