@@ -45,14 +45,13 @@ def main():
     base = _memory(arguments.device)
     batch = random_batch(arguments.batch, round(arguments.seconds * 8000))
     steps = make_steps(arguments, batch)
-    for step in steps.values():
-        step()  # optimizer states and caches exist before anything is measured
-    flops = {name: count_flops(step) for name, step in steps.items()}
-    memory = {name: peak_memory(step, arguments.device) - base for name, step in steps.items()}
-    times = {name: [] for name in steps}
+    flops = {name: count_flops(step) for name, step in steps.items()}  # also the warm-up
+    times, memory = {name: [] for name in steps}, {}
     for _ in range(arguments.repeats):
         for name, step in steps.items():
-            times[name].append(timed(step, arguments.device))
+            seconds, peak = measure(step, arguments.device)
+            times[name].append(seconds)
+            memory[name] = max(memory.get(name, 0), peak - base)
     title = f"{arguments.network}, {arguments.batch} x {arguments.seconds:g} s, {arguments.precision}, {arguments.device}"
     print_table(title, flops, times, memory)
 
@@ -175,28 +174,20 @@ class _LstmFlops:
         self.flops += flops
 
 
-def timed(step, device):
-    """Seconds of a step."""
+def measure(step, device):
+    """Seconds and largest memory in bytes of a step: the allocator's on a GPU, resident on a CPU (Linux)."""
     gc.collect()
+    if device.startswith("cuda"):
+        torch.cuda.reset_peak_memory_stats()
+    else:
+        _trim()
+        Path("/proc/self/clear_refs").write_text("5")  # forgets the peak so far
     _wait(device)
     start = time.perf_counter()
     step()
     _wait(device)
-    return time.perf_counter() - start
-
-
-def peak_memory(step, device):
-    """Largest memory during a step in bytes: of the allocator on a GPU, resident on a CPU (Linux)."""
-    gc.collect()
-    if device.startswith("cuda"):
-        torch.cuda.reset_peak_memory_stats()
-        step()
-        _wait(device)
-        return torch.cuda.max_memory_allocated()
-    _trim()
-    Path("/proc/self/clear_refs").write_text("5")  # forgets the peak so far
-    step()
-    return _status("VmHWM")
+    seconds = time.perf_counter() - start
+    return seconds, torch.cuda.max_memory_allocated() if device.startswith("cuda") else _status("VmHWM")
 
 
 def _memory(device):

@@ -64,7 +64,8 @@ def cosine_figure(names, epochs, cosine):
     figure = _figure(width, 1.5 + max(1.5, ROW_HEIGHT * len(names)))
     axes = figure.add_subplot()
     finite = np.abs(cosine[np.isfinite(cosine)])
-    limit = max(0.01, float(np.quantile(finite, 0.99))) if finite.size else 1.0  # an outlier must not bleach the rest
+    # A layer of one number has cosine 1 or -1 always: such layers must not bleach the rest.
+    limit = max(0.01, min(float(finite.max()), 2.5 * float(np.median(finite)))) if finite.size else 1.0
     image = axes.imshow(
         np.ma.masked_invalid(cosine), cmap="RdBu", vmin=-limit, vmax=limit, aspect="auto", interpolation="nearest",
         extent=(epochs[0] - 0.5, epochs[-1] + 0.5, len(names) - 0.5, -0.5),
@@ -104,7 +105,7 @@ def conflict_figure(names, epochs, rate):
             np.asarray(epochs)[with_values], np.nanmean(rows[:, with_values], axis=0), marker=marker, markersize=3, label=label
         )
     axes.plot(x, np.nanmean(rate[:, defined], axis=0), color="black", linewidth=2, label="mean of all layers")
-    axes.set_ylim(0, 1)
+    axes.set_ylim(-0.02, 1.02)  # a line at 0 or 1 stays visible
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("epoch")
     axes.set_ylabel("conflict rate")
