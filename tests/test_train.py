@@ -44,7 +44,7 @@ decoder: !new:speechbrain.lobes.models.dual_path.Decoder
 KILL = """
 import os, runpy, sys
 import {module} as module
-owner = module.{owner}
+owner = {owner}
 original, calls = owner.{method}, [0]
 def killed(*args, **kwargs):
     calls[0] += 1
@@ -126,10 +126,10 @@ def test_a_run_leaves_results_and_a_second_one_does_not_train_again(train, tmp_p
     for column in ("si_snr", "si_snri", "sdr", "sdri", "se_si_snr", "se_si_snri"):
         values = [float(row[column]) for row in rows]
         assert values[2] == pytest.approx((values[0] + values[1]) / 2, abs=0.02)
-        assert column.replace("_", "-").upper().split("-")[0] in done.stdout.upper()
     kinds = {re.sub(r"^.*_", "", p.stem) for p in (output / "audio").rglob("*.wav")}
     assert {"mixture", "enhanced"} <= kinds and len(list((output / "audio").rglob("*.wav"))) >= 6
-    assert "conflict" in done.stdout.lower()
+    for words in ("separation", "enhancement", "SI-SNR", "SDR", "improvement", "conflict rate"):
+        assert words in done.stdout
     log = (output / "train_log.txt").read_text()
     for word in ("loss_ss", "loss_se", "lr", "cosine", "conflict_rate", "se_norm", "ss_norm", "si_snri"):
         assert word in log
@@ -152,9 +152,9 @@ INTRA = ["--ckpt_interval_steps", "1", "--grad_accumulation_factor", "2"]
 @pytest.mark.parametrize(
     "options, kill",
     [
-        (INTRA, {"module": "unified_sess.brain", "owner": "UnifiedBrain", "method": "fit_batch", "call": 3}),
-        (INTRA, {"module": "unified_sess.checkpointing", "owner": "RandomState", "method": "save", "call": 2}),
-        ([], {"module": "unified_sess.brain", "owner": "UnifiedBrain", "method": "optimizers_step", "call": 5}),
+        (INTRA, {"module": "unified_sess.brain", "owner": "module.UnifiedBrain", "method": "fit_batch", "call": 3}),
+        (INTRA, {"module": "torch", "owner": "module", "method": "save", "call": 10}),
+        ([], {"module": "unified_sess.brain", "owner": "module.UnifiedBrain", "method": "optimizers_step", "call": 5}),
     ],
     ids=["inside an accumulation window", "inside a save", "in the second epoch"],
 )
@@ -188,7 +188,7 @@ def broken(corpus, tmp_path, change):
 def _rewrite(path, rate=8000, channels=1, value=None):
     signal, _ = soundfile.read(path, dtype="float32")
     if value is not None:
-        signal[10] = value
+        signal[::100] = value
     soundfile.write(path, signal if channels == 1 else signal[:, None].repeat(channels, 1), rate, subtype="FLOAT")
 
 

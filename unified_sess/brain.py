@@ -243,7 +243,7 @@ class UnifiedBrain(sb.Brain):
         self.tensorboard.flush()
 
     def _draw_gradients(self, epoch):
-        if not self.joint_step.with_enhancement or self.joint_step.one_pass:
+        if "conflict_rate" not in self.train_stats:  # one task alone, or no step in the whole epoch
             return
         folder = Path(self.hparams.output_folder) / "gradients"
         table = write_gradient_table(self.modulation.table(), epoch, folder / "gradients.csv")

@@ -4,7 +4,6 @@ from pathlib import Path
 
 from unified_sess.data.corpora import find_corpus, prepare_manifests
 from unified_sess.data.dataset import MixtureDataset
-from unified_sess.data.demo_corpus import make_demo_corpus
 from unified_sess.data.manifest import read_manifest
 from unified_sess.errors import UserError
 
@@ -24,6 +23,8 @@ def choose_data_folder(settings):
         return settings["data_folder"]
     if settings["num_spks"] != 2:
         raise UserError("the demo corpus has 2 speakers: give --data_folder DIR for another num_spks")
+    from unified_sess.data.demo_corpus import make_demo_corpus  # needs the demo extra
+
     return make_demo_corpus(DEMO_FOLDER / f"demo-{settings['sample_rate']}", sample_rate=settings["sample_rate"])
 
 
