@@ -16,8 +16,12 @@ from tqdm import tqdm
 from unified_sess.audio import read_audio
 from unified_sess.errors import UserError, writable_folder
 from unified_sess.evaluation.examples import write_examples
+from unified_sess.evaluation.genders import mixture_genders
 from unified_sess.evaluation.metrics import choose_families, metric_names, utterance_metrics
+from unified_sess.evaluation.plots import read_train_log
+from unified_sess.evaluation.report import write_report
 from unified_sess.evaluation.results import Results
+from unified_sess.evaluation.tables import by_genders, by_input_snr
 from unified_sess.network import UnifiedNetwork, enhanced_mixture
 
 PARTIAL_NAME = "test_results.partial"
@@ -37,7 +41,7 @@ def evaluate_network(
     jobs=None,
     progress=True,
 ):
-    """Measure every mixture and write `test_results.csv`, `test_results.json` and sound examples.
+    """Measure every mixture; write `test_results.csv`, `test_results.json`, `report.html` and sound examples.
 
     Finished utterances are kept in `test_results.partial`: after a kill, the same call goes on behind them.
 
@@ -59,7 +63,7 @@ def evaluate_network(
     limit : int
         Measure only so many mixtures, the first ones; None measures all.
     metrics : sequence of str
-        Families, keys of `metrics.FAMILIES`; None takes all whose packages are installed.
+        Families, keys of `metrics.FAMILIES`; see `metrics.choose_families` for None.
     jobs : int
         Worker processes; None takes one a core where there is enough to do. A script that asks for several keeps its
         own work under `if __name__ == "__main__"`.
@@ -84,14 +88,20 @@ def evaluate_network(
         network.eval()
     partial = _Partial(output_folder / PARTIAL_NAME, _fingerprint(network, rows, sample_rate, metrics))
     waiting = [row for row in rows if row.id not in partial.done]
-    with partial, tqdm(total=len(rows), initial=len(rows) - len(waiting), desc="Evaluating", disable=not progress) as bar:
-        jobs = jobs or min(_cores(), len(waiting) // ROWS_A_WORKER)
+    jobs = jobs or min(_cores(), len(waiting) // ROWS_A_WORKER)
+    bar = tqdm(total=len(rows), initial=len(rows) - len(waiting), desc="Evaluating", disable=not progress)
+    with partial, bar:
         for measured in _measure_all(network, waiting, sample_rate, device, metrics, jobs):
             partial.add(measured)
             bar.update()
-    results = Results([partial.done[row.id] for row in rows], metric_names(metrics), {"sample_rate": sample_rate})
-    write_examples(lambda mixture: run_network(network, mixture, device), rows, results, output_folder, sample_rate, audio_examples)
+    genders = mixture_genders([row.id for row in rows], manifest.data_root)
+    labelled = [partial.done[row.id] | {"genders": genders.get(row.id, "")} for row in rows]
+    results = Results(labelled, metric_names(metrics), {"sample_rate": sample_rate, "speakers": len(rows[0].sources)})
+    groups = {"by_input_snr": by_input_snr(results), "by_genders": by_genders(results)}
+    results.details |= {name: [group._asdict() for group in table] for name, table in groups.items()}
+    write_examples(lambda x: run_network(network, x, device), rows, results, output_folder, sample_rate, audio_examples)
     results.save(output_folder)
+    write_report(output_folder)
     partial.path.unlink(missing_ok=True)
     return results
 
@@ -115,7 +125,8 @@ def read_references(row, mixture, sample_rate):
     for path, signal in ((row.sources[0], sources), (row.clean, clean)):
         if len(signal) != len(mixture):
             raise UserError(
-                f"{path} has {len(signal)} samples where its mixture {row.mixture} has {len(mixture)}: make the corpus again"
+                f"{path} has {len(signal)} samples where its mixture {row.mixture} has {len(mixture)}: "
+                "make the corpus again"
             )
     return sources, clean
 
@@ -235,10 +246,7 @@ def summary_lines(results, output_folder):
 
 
 def last_conflict_rate(output_folder):
-    """Share of conflicting parameter tensors in the last epoch's log line, None where it was not logged."""
-    path = Path(output_folder) / "train_log.txt"
-    text = path.read_text(encoding="utf-8") if path.is_file() else ""
-    found = [part.split("conflict_rate:")[1].split()[0].strip(",") for part in text.splitlines() if "conflict_rate:" in part]
-    with contextlib.suppress(IndexError, ValueError):
-        return float(found[-1])
-    return None
+    """Share of conflicting pairs of gradients in the last epoch's log line, None where it was not logged."""
+    rates = read_train_log(Path(output_folder) / "train_log.txt").get("train conflict_rate", np.array([]))
+    rates = rates[np.isfinite(rates)]
+    return float(rates[-1]) if len(rates) else None

@@ -23,6 +23,8 @@ FAMILIES = {
     "dnsmos": (("dnsmos_ovrl", "dnsmos_sig", "dnsmos_bak", "dnsmos_p808", "dnsmos_ovrl_mixture"), dnsmos_metrics),
 }
 
+SLOW = ("dnsmos",)
+
 
 def utterance_metrics(mixture, clean, sources, estimates, enhanced, sample_rate, which=("si_snr", "sdr")):
     """Measure one mixture.
@@ -82,20 +84,23 @@ def choose_families(which=None):
     Arguments
     ---------
     which : sequence of str
-        What is wanted; None takes all whose packages are installed.
+        What is wanted; None takes all whose packages are installed but DNSMOS (seconds an utterance), `("all",)`
+        takes that too.
 
     Raises
     ------
     UserError
         Naming the unknown family or the package that is missing.
     """
-    if which is None:
-        return [family for family in FAMILIES if missing_package(family) is None]
+    if which is None or tuple(which) == ("all",):
+        installed = [family for family in FAMILIES if missing_package(family) is None]
+        return [family for family in installed if which is not None or family not in SLOW]
     for family in which:
         if family not in FAMILIES:
-            raise UserError(f"the metric '{family}' is unknown: choose from {', '.join(FAMILIES)}")
+            raise UserError(f"the metric '{family}' is unknown: choose from {', '.join(FAMILIES)}, or all")
         if missing_package(family):
+            missing = missing_package(family)
             raise UserError(
-                f"{family} needs the package {missing_package(family)}: pip install 'unified_sess[metrics]', or leave it out"
+                f"{family} needs the package {missing}: pip install 'unified_sess[metrics]', or leave it out"
             )
     return list(dict.fromkeys(which))

@@ -50,24 +50,30 @@ class Results:
         """Mean of every metric over the utterances where it is defined, None where it never is."""
         return {metric: mean(self.values(metric)) for metric in self.metrics}
 
-    def summary(self):
-        """Means, intervals and counts as plain data."""
+    def metric_summary(self):
+        """Mean, interval, count and reasons of every metric, as plain data."""
         metrics = {}
         for metric in self.metrics:
             values = self.values(metric)
-            reasons = Counter(row.get("reasons", {}).get(metric, "unknown") for row in self.rows if row.get(metric) is None)
+            undefined = [row for row in self.rows if row.get(metric) is None]
+            reasons = Counter(row.get("reasons", {}).get(metric, "unknown") for row in undefined)
             metrics[metric] = {
                 "mean": _rounded(mean(values)),
                 "interval_95": [_rounded(x) for x in bootstrap_interval(values)],
                 "count": int(np.isfinite(values).sum()),
                 "undefined": dict(sorted(reasons.items())),
             }
-        return {"utterances": len(self), "metrics": metrics, **self.details}
+        return metrics
+
+    def summary(self):
+        """What `test_results.json` holds."""
+        return {"utterances": len(self), "metrics": self.metric_summary(), **self.details}
 
     def save(self, folder):
         """Write `test_results.csv` (last row: the means) and `test_results.json`; each appears whole or not at all."""
         labels = [name for name in LABELS if any(row.get(name) for row in self.rows)]
-        with atomic_path(Path(folder) / CSV_NAME) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
+        path = Path(folder) / CSV_NAME
+        with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(["ID", *labels, *self.metrics])
             for row in [*self.rows, {"ID": "mean"} | self.means()]:
