@@ -78,7 +78,7 @@ def extend_noise(noise, length):
     if len(noise) >= length:
         return noise[:length]
     fade = CROSS_FADE if len(noise) > CROSS_FADE else len(noise) // 2
-    rise = np.hanning(2 * fade - 1)[:fade] if fade else np.zeros(0)
+    rise = np.hanning(2 * fade - 1)[:fade] if fade > 1 else np.full(fade, 0.5)
     fall = rise[::-1]
     extended = np.empty(length)
     extended[: len(noise)] = noise
