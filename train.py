@@ -18,6 +18,7 @@ from unified_sess.config import Experiment, parse_command_line
 from unified_sess.data.datasets import build_datasets, choose_data_folder
 from unified_sess.errors import UserError, one_line_errors, writable_folder
 from unified_sess.evaluation.evaluate import evaluate_network, summary_lines
+from unified_sess.pretrained import load_pretrained
 
 
 def main(arguments):
@@ -32,6 +33,8 @@ def main(arguments):
 
     sb.utils.seed.seed_everything(settings["seed"])  # the same initial weights on every rank
     hparams = experiment.build()
+    if settings.get("pretrained"):
+        load_pretrained(hparams["modules"], str(settings["pretrained"]), settings["sample_rate"])
     start_records(experiment, output_folder)
     brain = UnifiedBrain(hparams["modules"], hparams["opt_class"], hparams, run_options, hparams["checkpointer"])
     workers = {"num_workers": settings["num_workers"]}

@@ -224,6 +224,8 @@ BAD_OPTIONS = {
     "unknown option": ({"options": ["--learning_rat", "1"]}, r"unknown option --learning_rat"),
     "output folder that is a file": ({"output": __file__}, r"cannot write in the folder"),
     "test only without a model": ({"options": ["--test_only"]}, r"no checkpoint"),
+    "a module that does not exist": ({"options": ["--freeze", "[separator]"]}, r"freeze names 'separator'"),
+    "a model that does not exist": ({"options": ["--pretrained", "/no/such/model"]}, r"/no/such/model"),
     "fp16 on a CPU": ({"options": ["--precision", "fp16"]}, r"fp16"),
 }
 
@@ -280,3 +282,14 @@ def test_without_data_and_without_the_demo_extra_one_line_names_both(repository,
     lines = [line for line in done.stderr.splitlines() if "error" in line]
     assert len(lines) == 1 and "--data_folder" in lines[0] and "demo" in lines[0], done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_fine_tuning_trains_what_is_not_frozen(train, tmp_path, corpus):
+    train("--number_of_epochs", "1")
+    first = next((tmp_path / "out" / "save").glob("CKPT*"))
+    options = ["--pretrained", first, "--freeze", "[encoder, decoder]", "--lr_factors", "{masknet: 0}"]
+    train(*options, "--number_of_epochs", "1", output=tmp_path / "tuned")
+    second = next((tmp_path / "tuned" / "save").glob("CKPT*"))
+    for name in ("encoder", "decoder", "masknet", "enhancer"):
+        before, after = (torch.load(f / f"{name}.ckpt") for f in (first, second))
+        assert all(torch.equal(before[k], after[k]) for k in before) == (name != "enhancer"), name

@@ -18,7 +18,7 @@ from unified_sess.evaluation.gradient_plots import draw_gradient_plots
 from unified_sess.evaluation.gradient_table import write_gradient_table
 from unified_sess.joint_step import JointStep
 from unified_sess.losses import si_snr, utterance_losses
-from unified_sess.network import UnifiedNetwork
+from unified_sess.network import MODULE_NAMES, UnifiedNetwork
 
 logger = get_logger(__name__)
 
@@ -42,6 +42,10 @@ class UnifiedBrain(sb.Brain):
             self.optimizer_step_limit = int(self.optimizer_step_limit)
         self.rank = getattr(self, "rank", 0)
         self.world_size = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
+        _refuse_unknown_modules("freeze", self.hparams.freeze)
+        _refuse_unknown_modules("lr_factors", self.hparams.lr_factors)
+        for name in self.hparams.freeze:
+            self.modules[name].requires_grad_(False)
         self.modulation = self.hparams.modulation
         self.joint_step = JointStep(
             self.modules,
@@ -56,6 +60,21 @@ class UnifiedBrain(sb.Brain):
             )
         self.totals = _Totals()
         self.tensorboard = None
+
+    def init_optimizers(self):
+        """One parameter group a module, so that `lr_factors` can give it a learning rate of its own."""
+        groups = []
+        for name, module in self.modules.items():
+            parameters = [p for p in module.parameters() if p.requires_grad]
+            factor = float(self.hparams.lr_factors.get(name, 1.0))
+            if parameters:
+                groups.append({"params": parameters, "lr_factor": factor, "lr": self.hparams.lr * factor})
+        if not groups:
+            raise UserError("every module is frozen, so there is nothing to train: shorten freeze")
+        self.optimizer = self.opt_class(groups)
+        self.optimizers_dict = {"opt_class": self.optimizer}
+        if self.checkpointer is not None:
+            self.checkpointer.add_recoverable("optimizer", self.optimizer)
 
     # Data
 
@@ -204,7 +223,7 @@ class UnifiedBrain(sb.Brain):
             self._end_epoch(self.totals.means(), epoch)
 
     def _end_epoch(self, valid_stats, epoch):
-        lr = self.optimizer.param_groups[0]["lr"]
+        lr = self.optimizer.param_groups[0]["lr"] / self.optimizer.param_groups[0]["lr_factor"]
         self._set_learning_rate(valid_stats, epoch)
         stats = {"epoch": epoch, "lr": lr, "optimizer_steps": self.optimizer_step}
         if if_main_process():
@@ -224,10 +243,11 @@ class UnifiedBrain(sb.Brain):
             return
         if isinstance(scheduler, ReduceLROnPlateau):
             _, lr = scheduler([self.optimizer], epoch, valid_stats["loss_ss"])
+            lr /= self.optimizer.param_groups[0]["lr_factor"]  # the scheduler read the first group's
         else:
             _, lr = scheduler(epoch)
         for group in self.optimizer.param_groups:
-            group["lr"] = lr * group.get("lr_factor", 1.0)
+            group["lr"] = lr * group["lr_factor"]
 
     def _write_tensorboard(self, stats, valid_stats, epoch):
         if not self.hparams.tensorboard:
@@ -313,6 +333,12 @@ class _Totals:
     def state(self):
         """The sums as a list, to be saved."""
         return self.sums.tolist()
+
+
+def _refuse_unknown_modules(setting, names):
+    unknown = sorted(set(names or ()) - set(MODULE_NAMES))
+    if unknown:
+        raise UserError(f"{setting} names '{unknown[0]}', which is no module: choose from {', '.join(MODULE_NAMES)}")
 
 
 def _mixture_si_snr(batch):

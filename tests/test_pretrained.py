@@ -1,0 +1,114 @@
+"""Fine-tuning: strict weights, an enhancer that starts as an identity, one line for what does not fit."""
+
+import pytest
+import torch
+from hyperpyyaml import load_hyperpyyaml
+from speechbrain.inference.separation import SepformerSeparation
+from speechbrain.lobes.models import conv_tasnet
+
+from tests.networks import random_batch, tiny_modules
+from unified_sess.errors import UserError
+from unified_sess.losses import utterance_losses
+from unified_sess.network import SHARED_MODULES, separate
+from unified_sess.pretrained import load_pretrained, start_as_identity
+
+SEPFORMER = """
+sample_rate: 8000
+num_spks: 2
+encoder: !new:speechbrain.lobes.models.dual_path.Encoder {kernel_size: 16, out_channels: 8}
+intra: !new:speechbrain.lobes.models.dual_path.SBTransformerBlock
+    {num_layers: 1, d_model: 8, nhead: 2, d_ffn: 16, dropout: 0, use_positional_encoding: True, norm_before: True}
+inter: !new:speechbrain.lobes.models.dual_path.SBTransformerBlock
+    {num_layers: 1, d_model: 8, nhead: 2, d_ffn: 16, dropout: 0, use_positional_encoding: True, norm_before: True}
+masknet: !new:speechbrain.lobes.models.dual_path.Dual_Path_Model
+    num_spks: 2
+    in_channels: 8
+    out_channels: 8
+    num_layers: 1
+    K: 20
+    intra_model: !ref <intra>
+    inter_model: !ref <inter>
+    norm: ln
+    linear_layer_after_inter_intra: False
+    skip_around_intra: True
+decoder: !new:speechbrain.lobes.models.dual_path.Decoder
+    {in_channels: 8, out_channels: 1, kernel_size: 16, stride: 8, bias: False}
+modules:
+    encoder: !ref <encoder>
+    masknet: !ref <masknet>
+    decoder: !ref <decoder>
+num_spks_out: 2
+pretrainer: !new:speechbrain.utils.parameter_transfer.Pretrainer
+    loadables:
+        encoder: !ref <encoder>
+        masknet: !ref <masknet>
+        decoder: !ref <decoder>
+"""
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A model folder as SpeechBrain's hub has them, made from SpeechBrain's own classes."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "hyperparams.yaml").write_text(SEPFORMER, encoding="utf-8")
+    for name, module in load_hyperpyyaml(SEPFORMER)["modules"].items():
+        torch.save(module.state_dict(), folder / f"{name}.ckpt")
+    return folder
+
+
+def test_before_the_first_step_the_network_gives_what_the_source_model_gives(folder, tmp_path):
+    modules = tiny_modules("sepformer").eval()
+    load_pretrained(modules, str(folder), 8000)
+    stock = SepformerSeparation.from_hparams(source=str(folder), savedir=str(tmp_path / "cache"))
+    mixture = torch.randn(2, 900)
+    torch.testing.assert_close(separate(modules, mixture).sources, stock.separate_batch(mixture), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("backbone", ["convtasnet", "dprnn", "sepformer", "stock convtasnet"])
+def test_an_enhancer_starts_as_an_identity_and_learns(backbone):
+    stock = backbone == "stock convtasnet"
+    modules = tiny_modules("convtasnet" if stock else backbone)
+    if stock:
+        modules["enhancer"] = conv_tasnet.MaskNet(8, 8, 16, 3, 2, 1, 1, "gLN", False, "relu")
+    start_as_identity(modules["enhancer"])
+    features = torch.randn(2, 8, 60).relu()
+    torch.testing.assert_close(modules["enhancer"](features), torch.ones(1, 2, 8, 60))
+
+    optimizer = torch.optim.SGD(modules.parameters(), lr=1e-4)
+    batch = random_batch([500, 500])
+    before = {n: p.detach().clone() for n, p in modules["enhancer"].named_parameters()}
+    for _ in range(3):
+        optimizer.zero_grad()
+        losses = utterance_losses(modules, batch)
+        (losses.separation + losses.enhancement).sum().backward()
+        optimizer.step()
+    still = [n for n, p in modules["enhancer"].named_parameters() if torch.equal(before[n], p)]
+    assert not still
+
+
+def test_our_own_checkpoints_bring_their_enhancer(tmp_path):
+    source, target = tiny_modules("dprnn"), tiny_modules("dprnn")
+    for name, module in source.items():
+        torch.save(module.state_dict(), tmp_path / f"{name}.ckpt")
+    load_pretrained(target, str(tmp_path), 8000)
+    mixture = torch.randn(1, 700)
+    torch.testing.assert_close(separate(target, mixture).sources, separate(source, mixture).sources)
+    assert set(SHARED_MODULES) <= set(target)
+
+
+def test_what_does_not_fit_is_one_line(folder):
+    def line(says, backbone="sepformer", rate=8000, **options):
+        with pytest.raises(UserError, match=says) as caught:
+            load_pretrained(tiny_modules(backbone, **options), str(folder), rate)
+        assert "\n" not in str(caught.value)
+
+    line("works at 8000 Hz but sample_rate is 16000", rate=16000)
+    line("masknet.*key", backbone="dprnn")
+    line(r"masknet: conv2d\.weight is \(16, 8, 1, 1\) where the network has \(24, 8, 1, 1\)", num_spks=3)
+    line("encoder: conv1d.weight is", channels=16)
+    data = (folder / "masknet.ckpt").read_bytes()
+    (folder / "masknet.ckpt").write_bytes(data[: len(data) // 2])
+    line("cannot read .*masknet.ckpt as weights")
+    (folder / "masknet.ckpt").unlink()
+    line("has no masknet.ckpt")

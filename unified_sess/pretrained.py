@@ -1,0 +1,145 @@
+"""Start training from a separation model: strict weights, and an enhancer that begins as an identity."""
+
+import re
+import tempfile
+from pathlib import Path
+
+import torch
+
+from unified_sess.errors import UserError
+
+SEPARATOR_MODULES = ("encoder", "masknet", "decoder")
+
+
+def load_pretrained(modules, source, sample_rate):
+    """Load the weights of a separation model into the modules of an experiment.
+
+    Arguments
+    ---------
+    modules : mapping
+        encoder, enhancer, masknet, decoder; filled in place.
+    source : str
+        Folder of a SpeechBrain separation model (`hyperparams.yaml`, `encoder.ckpt`, `masknet.ckpt`, `decoder.ckpt`)
+        or of one of ours (with `enhancer.ckpt` too), or a hub id of either.
+    sample_rate : int
+        Rate in Hz of the experiment, which must be the model's.
+
+    Raises
+    ------
+    UserError
+        Naming the file, key, size or rate that does not fit.
+    """
+    weights, rate = _weights(source)
+    if rate is not None and int(rate) != int(sample_rate):
+        raise UserError(f"{source} works at {rate} Hz but sample_rate is {sample_rate}: give --sample_rate {rate}")
+    for name, state in weights.items():
+        _load_strictly(modules[name], state, f"{source}, {name}")
+    if "enhancer" not in weights and any(True for _ in modules["enhancer"].parameters()):
+        start_as_identity(modules["enhancer"])
+
+
+def _weights(source):
+    """State dictionaries of the modules, by name, and the sample rate or None."""
+    folder = Path(source)
+    if not folder.is_dir():
+        return _hub_weights(source)
+    names = [*SEPARATOR_MODULES, *(["enhancer"] if (folder / "enhancer.ckpt").is_file() else [])]
+    weights = {}
+    for name in names:
+        path = folder / f"{name}.ckpt"
+        if not path.is_file():
+            raise UserError(f"{folder} has no {path.name}: give the folder of a whole separation model")
+        try:
+            weights[name] = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:  # noqa: BLE001, torch raises many kinds for a broken file
+            reason = str(error).strip().splitlines()[0][:120] if str(error).strip() else type(error).__name__
+            raise UserError(f"cannot read {path} as weights ({reason}): copy it again") from None
+        if not isinstance(weights[name], dict):
+            raise UserError(f"{path} holds no state dictionary: give a SpeechBrain checkpoint")
+    return weights, _sample_rate(folder / "hyperparams.yaml")
+
+
+def _hub_weights(source):
+    from speechbrain.inference.separation import SepformerSeparation
+
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            model = SepformerSeparation.from_hparams(source=source, savedir=folder)
+        except Exception as error:  # noqa: BLE001, the hub and the model's own code raise anything
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+            raise UserError(
+                f"{source} is neither a folder nor a separation model of the hub that can be loaded ({reason})"
+            ) from None
+        weights = {name: model.mods[name].state_dict() for name in model.mods}
+        return {n: w for n, w in weights.items() if n in (*SEPARATOR_MODULES, "enhancer")}, model.hparams.sample_rate
+
+
+def _sample_rate(hyperparams):
+    if not hyperparams.is_file():
+        return None
+    found = re.search(r"^sample_rate:\s*(\d+)", hyperparams.read_text(encoding="utf-8"), re.MULTILINE)
+    return int(found.group(1)) if found else None
+
+
+def _load_strictly(module, state, where):
+    own = module.state_dict()
+    for problem, keys in (("lacks", own.keys() - state.keys()), ("has the unknown", state.keys() - own.keys())):
+        if keys:
+            raise UserError(
+                f"{where} {problem} key {sorted(keys)[0]} ({len(keys)} in all): choose the --network that it was made with"
+            )
+    for key, value in own.items():
+        if value.shape != state[key].shape:
+            raise UserError(
+                f"{where}: {key} is {tuple(state[key].shape)} where the network has {tuple(value.shape)}: "
+                "choose the --network and num_spks that it was made with"
+            )
+    module.load_state_dict(state)
+
+
+@torch.no_grad()
+def start_as_identity(enhancer):
+    """Change the weights of an enhancer so that its mask is 1 for every input; everything stays trainable.
+
+    One inner channel is made constant and alone feeds the mask. All other paths into the mask start at zero weight,
+    where they have a gradient from the first step on.
+
+    Raises
+    ------
+    UserError
+        When the enhancer is neither a Conv-TasNet mask network nor a dual-path model (SpeechBrain's or ours).
+    """
+    state = dict(enhancer.named_parameters())
+    if "mask_conv1x1.conv.weight" in state:
+        _constant_convtasnet(state)
+    elif "end_conv1x1.weight" in state and "output.0.weight" in state:
+        _constant_dual_path(state)
+    else:
+        raise UserError(
+            f"an enhancer of class {type(enhancer).__name__} cannot start as an identity: "
+            "choose a Conv-TasNet or dual-path enhancer to fine-tune with"
+        )
+
+
+def _constant_convtasnet(state):
+    """The first input channel becomes the constant 1 and travels along the residual path of the first channel."""
+    state["layer_norm.gamma"].view(-1)[0] = 0
+    state["layer_norm.beta"].view(-1)[0] = 1
+    bottleneck = state["bottleneck_conv1x1.conv.weight"]
+    bottleneck[0] = 0
+    bottleneck[0, 0] = 1
+    for name, weight in state.items():
+        if re.search(r"temporalblock_\w+\..*conv_1\.conv\.weight$", name):
+            weight[0] = 0
+    state["mask_conv1x1.conv.weight"].zero_()
+    state["mask_conv1x1.conv.weight"][:, 0] = 1
+
+
+def _constant_dual_path(state):
+    """The first channel before the last convolution becomes tanh(1) * sigmoid(1)."""
+    for part in ("output.0", "output_gate.0"):
+        state[f"{part}.weight"][0] = 0
+        state[f"{part}.bias"][0] = 1
+    one = torch.ones(())
+    state["end_conv1x1.weight"].zero_()
+    state["end_conv1x1.weight"][:, 0] = 1 / (one.tanh() * one.sigmoid())
