@@ -58,7 +58,7 @@ def main():
             command = [sys.executable, str(MAKE), "--librispeech", str(speech), "--wham-noise", str(args.wham_noise)]
             command += ["--output", str(args.output), "--n-src", str(n_src), "--freq", "8k", "--mode", "min"]
             command += ["--types", "mix_clean", "mix_both", "--workers", str(args.workers), "--count", *counts]
-            status = subprocess.run(command).returncode
+            status = subprocess.run(command, check=False).returncode
             if status:
                 raise SystemExit(status)
 

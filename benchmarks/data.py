@@ -1,0 +1,131 @@
+"""Data measured beside its peers, in interleaved rounds: the public LibriMix generator and SpeechBrain's dynamic mixing.
+
+Run: python benchmarks/data.py --corpora ../shared/corpora --librimix LibriMix --speechbrain speechbrain
+(checkouts of github.com/JorisCos/LibriMix and github.com/speechbrain/speechbrain; --tables chooses)
+"""
+
+import argparse
+import importlib.util
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pandas as pd
+import soundfile
+import soxr
+
+MAKE = Path(__file__).resolve().parents[1] / "data_prep" / "make_librimix.py"
+
+
+def draw_metadata(corpora, folder, rows):
+    """Metadata rows over the corpus, in the public form."""
+    command = [sys.executable, MAKE, "--librispeech", corpora / "LibriSpeech", "--wham-noise", corpora / "wham_noise"]
+    command += ["--output", folder / "drawn", "--types", "mix_both", "--splits", "train-clean-100"]
+    subprocess.run([*command, "--count", f"train-clean-100={rows}"], check=True, stderr=subprocess.DEVNULL)
+    table = pd.read_csv(folder / "drawn" / "Libri2Mix" / "metadata" / "libri2mix_train-clean-100.csv")
+    (folder / "metadata").mkdir()
+    table = table[[name for name in table.columns if not name.endswith("_start")]]
+    table.to_csv(folder / "metadata" / "libri2mix_train-clean-100.csv", index=False)
+
+
+def generation(args, folder):
+    """Mixtures a second, 8 kHz `min`, all three types."""
+    draw_metadata(args.corpora, folder, args.rows)
+    speech, noise, meta = args.corpora / "LibriSpeech", args.corpora / "wham_noise", folder / "metadata"
+    peer = [sys.executable, args.librimix / "scripts" / "create_librimix_from_metadata.py", "--librispeech_dir", speech]
+    peer += ["--wham_dir", noise, "--metadata_dir", meta, "--n_src", "2", "--freqs", "8k", "--modes", "min"]
+    ours = [sys.executable, MAKE, "--librispeech", speech, "--wham-noise", noise, "--metadata", meta]
+    rates = []
+    for k in range(args.rounds):
+        pair = []
+        for command, option in ((peer, "--librimix_outdir"), (ours, "--output")):
+            out = folder / f"{option}-{k}"
+            start = time.perf_counter()
+            subprocess.run([*command, option, out], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            pair.append(args.rows / (time.perf_counter() - start))
+        rates.append(pair)
+    report(f"generation, {args.rows} mixtures", rates)
+
+
+def dynamic_mixing(args, folder):
+    """Two-speaker 4-second noisy mixtures a second in one process, after a warm round."""
+    from unified_sess.data.dynamic_mixing import DynamicMixingDataset
+
+    peer = speechbrain_mixer(args, folder)
+    ours = DynamicMixingDataset(folder / "speech", folder / "Libri" / "wav8k/min/train-360/noise", folder / "index")
+    rates = []
+    for k in range(args.rounds + 1):
+        pair = []
+        for make in (lambda i: peer[i % len(peer)], lambda i, k=k: ours[k, i, 32000]):
+            start = time.perf_counter()
+            for i in range(100):
+                make(i)
+            pair.append(100 / (time.perf_counter() - start))
+        rates.append(pair)
+    report("dynamic mixing, 4 s, 8 kHz", rates[1:])
+
+
+def speechbrain_mixer(args, folder):
+    """The peer's dataset over 8 kHz copies of the corpus, which it needs."""
+    jobs = [(p, folder / "speech" / p.relative_to(args.corpora / "LibriSpeech" / "train-clean-100").with_suffix(".wav"))
+            for p in (args.corpora / "LibriSpeech" / "train-clean-100").rglob("*.flac")]
+    jobs += [(p, folder / "Libri" / "wav8k/min/train-360/noise" / p.name) for p in (args.corpora / "wham_noise/tr").glob("*")]
+    for source, target in jobs:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        signal, rate = soundfile.read(source)
+        soundfile.write(target, soxr.resample(signal, rate, 8000), 8000)
+    rows = folder / "rows.csv"
+    rows.write_text("ID,duration,mix_wav\n" + "".join(f"{k},1,x\n" for k in range(100)), encoding="utf-8")
+    path = args.speechbrain / "recipes/LibriMix/separation/dynamic_mixing.py"
+    spec = importlib.util.spec_from_file_location("peer_dynamic_mixing", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    settings = {"train_data": str(rows), "data_folder": str(folder / "Libri"), "base_folder_dm": str(folder / "speech")}
+    settings |= {"sample_rate": 8000, "num_spks": 2, "training_signal_len": 32000, "use_wham_noise": True}
+    settings["dataloader_opts"] = {"batch_size": 1, "num_workers": 0}
+    return module.dynamic_mix_data_prep_librimix(settings).dataset
+
+
+def manifest(args, folder):
+    """Time and peak memory to open a synthetic manifest of 1,000,000 utterances."""
+    from unified_sess.data.manifest import read_manifest, write_manifest
+
+    def row(k):
+        paths = [f"$data_root/wav8k/min/train-360/{p}/{k:08}.wav" for p in ("mix_both", "mix_clean", "s1", "s2", "noise")]
+        return [f"{k:08}", 10.0, 80000, 8000, *paths]
+
+    write_manifest(folder / "m.csv", (row(k) for k in range(10**6)), 2)
+    start = time.perf_counter()
+    opened = read_manifest(folder / "m.csv", "/data")
+    seconds = time.perf_counter() - start
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    print(f"manifest of {len(opened):,} utterances: {seconds:.1f} s, peak {peak:.2f} GiB")
+
+
+def report(name, rates):
+    ratio = statistics.median(ours / peer for peer, ours in rates)
+    peer, ours = (statistics.median(column) for column in zip(*rates))
+    print(f"{name}: peer {peer:.1f}/s, ours {ours:.1f}/s, median ratio {ratio:.2f} of {len(rates)} pairs", flush=True)
+
+
+def main():
+    tables = {"manifest": manifest, "dynamic": dynamic_mixing, "generation": generation}
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--corpora", type=Path, required=True)
+    parser.add_argument("--librimix", type=Path)
+    parser.add_argument("--speechbrain", type=Path)
+    parser.add_argument("--rows", type=int, default=300)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--tables", nargs="+", default=list(tables), choices=list(tables))
+    args = parser.parse_args()
+    for name in args.tables:
+        with tempfile.TemporaryDirectory() as folder:
+            tables[name](args, Path(folder))
+
+
+if __name__ == "__main__":
+    main()
