@@ -1,1 +1,6 @@
-"""Separation of real recordings with a trained model."""
+"""Using a trained network: recordings in, separated speakers out."""
+
+from unified_sess.inference.long_audio import Windows
+from unified_sess.inference.separation import UnifiedSeparation
+
+__all__ = ["UnifiedSeparation", "Windows"]

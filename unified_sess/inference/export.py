@@ -1,0 +1,94 @@
+"""Turn the results folder of a training into a model folder."""
+
+import os
+import shutil
+from pathlib import Path
+
+import torch
+import yaml
+from speechbrain.utils.logger import get_logger
+
+from unified_sess.errors import UserError, writable_folder
+from unified_sess.evaluation.results import CSV_NAME, load_results as load_measures
+from unified_sess.files import atomic_path
+from unified_sess.inference.model_card import write_model_card
+from unified_sess.inference.model_files import CONFIG, save_model
+from unified_sess.inference.module_tree import TreeDumper, as_yaml
+from unified_sess.inference.results_folder import load_results
+from unified_sess.network import MODULE_NAMES
+
+logger = get_logger(__name__)
+
+HEADER = """\
+# Made by unified-sess export. SpeechBrain executes this file; config.json and model.safetensors hold the same model
+# as plain data.
+
+"""
+# SpeechBrain's separation class knows no enhancer: its masknet is the composite of both.
+WIRING = """
+masknet: !new:unified_sess.inference.composite.CompositeMaskNet
+  enhancer: !ref <enhancer>
+  masknet: !ref <separator>
+
+modules:
+  encoder: !ref <encoder>
+  masknet: !ref <masknet>
+  decoder: !ref <decoder>
+
+pretrainer: !new:speechbrain.utils.parameter_transfer.Pretrainer
+  loadables:
+    encoder: !ref <encoder>
+    enhancer: !ref <enhancer>
+    masknet: !ref <separator>
+    decoder: !ref <decoder>
+"""
+
+
+def export(results, folder):
+    """Write the best checkpoint of a results folder as a model folder.
+
+    Arguments
+    ---------
+    results : str or Path
+        `output_folder` of a training.
+    folder : str or Path
+        The model folder; made, or filled where it exists and holds no other model's files.
+
+    Returns
+    -------
+    Path
+        The folder, with `hyperparams.yaml`, `custom.py` and `*.ckpt` for SpeechBrain, `config.json` and
+        `model.safetensors` for `UnifiedSeparation.from_pretrained` and the hub, and the model card `README.md`.
+
+    Raises
+    ------
+    UserError
+        When the results folder lacks something or the model folder cannot be written.
+    """
+    results, folder = Path(results), Path(folder)
+    if folder.exists() and results.exists() and os.path.samefile(results, folder):
+        raise UserError(f"{folder} is the results folder itself: give another folder for the model")
+    config, modules = load_results(results)
+    measures = load_measures(results) if (results / CSV_NAME).is_file() else None
+    writable_folder(folder)
+    (folder / CONFIG).unlink(missing_ok=True)  # written last: a folder with it is whole
+    for name in MODULE_NAMES:
+        with atomic_path(folder / f"{name}.ckpt") as temporary:
+            torch.save(modules[name].state_dict(), temporary)
+    with atomic_path(folder / "hyperparams.yaml") as temporary:
+        Path(temporary).write_text(_hyperparams(config), encoding="utf-8")
+    with atomic_path(folder / "custom.py") as temporary:
+        shutil.copyfile(Path(__file__).with_name("custom.py"), temporary)
+    write_model_card(folder, config, modules, measures)
+    save_model(folder, config, modules)
+    if measures is None:
+        logger.warning(f"{results} has no {CSV_NAME}: the model card carries no numbers")
+    return folder
+
+
+def _hyperparams(config):
+    names = {"masknet": "separator"}
+    nodes = {names.get(name, name): as_yaml(tree) for name, tree in config.modules.items()}
+    content = {"sample_rate": config.sample_rate, "num_spks": config.num_spks, **nodes}
+    text = yaml.dump(content, Dumper=TreeDumper, sort_keys=False, default_flow_style=False, allow_unicode=True)
+    return HEADER + text + WIRING

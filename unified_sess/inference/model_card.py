@@ -1,0 +1,110 @@
+"""The README.md of a model folder, with the hub's metadata header."""
+
+from pathlib import Path
+
+from huggingface_hub import EvalResult, ModelCardData
+
+from unified_sess.files import atomic_path
+
+METRICS = {  # in test_results.csv: as people write them
+    "si_snr": "SI-SNR (dB)",
+    "si_snri": "SI-SNRi (dB)",
+    "sdr": "SDR (dB)",
+    "sdri": "SDRi (dB)",
+    "se_si_snr": "SI-SNR of the enhanced mixture (dB)",
+    "se_si_snri": "SI-SNRi of the enhanced mixture (dB)",
+    "stoi": "STOI",
+    "estoi": "ESTOI",
+    "pesq": "PESQ",
+}
+BODY = """
+# {title}
+
+One network that cleans a noisy mixture and separates its {num_spks} speakers, trained with gradient modulation
+([Hu et al. 2023](https://arxiv.org/abs/2302.11131)); {parameters:.3g} M parameters, audio at {sample_rate} Hz.
+
+{results}
+
+## Use
+
+Safe for files of strangers, nothing in this folder is executed (`pip install unified_sess`):
+
+```python
+from unified_sess.inference import UnifiedSeparation
+
+model = UnifiedSeparation.from_pretrained("FOLDER OR HUB ID")
+sources = model.separate_file("mixture.wav")  # [1, time, {num_spks}] at {sample_rate} Hz
+```
+
+```
+unified-sess separate mixture.wav --model "FOLDER OR HUB ID" --output-dir separated
+```
+"""
+SPEECHBRAIN = """
+With SpeechBrain, which runs this folder's `hyperparams.yaml`, `custom.py` and checkpoints:
+
+```python
+from speechbrain.inference.interfaces import foreign_class
+from speechbrain.inference.separation import SepformerSeparation
+
+model = SepformerSeparation.from_hparams(source="FOLDER OR HUB ID")  # needs unified_sess installed
+model = foreign_class(source="FOLDER OR HUB ID", pymodule_file="custom.py", classname="CustomInterface")
+```
+"""
+
+
+def write_model_card(folder, config, modules, results=None, title="Speech enhancement and separation"):
+    """Write `README.md`.
+
+    Arguments
+    ---------
+    folder : str or Path
+        The model folder.
+    config : ModelConfig
+        Speakers and sample rate.
+    modules : mapping of torch.nn.Module
+        For the number of parameters.
+    results : unified_sess.evaluation.results.Results
+        Of the test part; None for a model that was not measured.
+    title : str
+        First heading.
+    """
+    means = {} if results is None else {name: x for name, x in results.means().items() if x is not None}
+    evaluations = [
+        EvalResult(
+            task_type="audio-to-audio",
+            task_name="Speech separation",
+            dataset_type="test",
+            dataset_name="test part of the training corpus",
+            metric_type=name,
+            metric_name=METRICS.get(name, name),
+            metric_value=round(value, 4),
+        )
+        for name, value in means.items()
+    ]
+    data = ModelCardData(
+        library_name="unified_sess",
+        pipeline_tag="audio-to-audio",
+        tags=["speech-separation", "speech-enhancement", "speechbrain", "unified_sess"],
+        model_name=title if evaluations else None,
+        eval_results=evaluations or None,
+    )
+    text = BODY.format(
+        title=title,
+        num_spks=config.num_spks,
+        sample_rate=config.sample_rate,
+        parameters=sum(p.numel() for module in modules.values() for p in module.parameters()) / 1e6,
+        results=_table(means, results),
+    )
+    if (Path(folder) / "hyperparams.yaml").is_file():
+        text += SPEECHBRAIN
+    with atomic_path(Path(folder) / "README.md") as temporary:
+        Path(temporary).write_text(f"---\n{data.to_yaml()}\n---\n{text}", encoding="utf-8")
+
+
+def _table(means, results):
+    if not means:
+        return "It was not measured on a test part."
+    lines = ["| measure | mean |", "|---|---|"]
+    lines += [f"| {METRICS.get(name, name)} | {value:.2f} |" for name, value in means.items()]
+    return f"Means over the {len(results)} mixtures of its test part:\n\n" + "\n".join(lines)

@@ -1,0 +1,234 @@
+"""Enhancement and separation of recordings with a trained network, in SpeechBrain's interface."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from huggingface_hub import PyTorchModelHubMixin
+from speechbrain.inference.interfaces import Pretrained
+
+from unified_sess.errors import UserError
+from unified_sess.inference.composite import CompositeMaskNet
+from unified_sess.inference.long_audio import Windows, separate_stream
+from unified_sess.inference.model_card import write_model_card
+from unified_sess.inference.model_files import CONFIG, find_model, load_model, read_config, save_model
+from unified_sess.inference.recordings import Recording
+from unified_sess.inference.results_folder import is_results_folder, load_results
+from unified_sess.inference.scale import MixtureScale
+from unified_sess.network import MODULE_NAMES, NoEnhancer, enhance, enhanced_mixture, separate
+
+
+class UnifiedSeparation(Pretrained, PyTorchModelHubMixin, library_name="unified_sess", pipeline_tag="audio-to-audio"):
+    """A trained network that enhances and separates.
+
+    `from_pretrained` reads `config.json` and `model.safetensors` and executes nothing of the folder; use it for models
+    of strangers. `from_hparams` runs what the folder's `hyperparams.yaml` says, as SpeechBrain does.
+
+    Arguments
+    ---------
+    modules : mapping
+        encoder, enhancer, masknet, decoder. Without an enhancer the network separates alone; a composite masknet is
+        taken apart.
+    hparams : dict
+        With `num_spks` and `sample_rate` (Hz).
+    **kwargs
+        `run_opts={"device": "cuda"}`, `freeze_params`: see SpeechBrain's `Pretrained`.
+
+    Example
+    -------
+    >>> from unified_sess.nnet.conv_tasnet import MaskNet
+    >>> from speechbrain.lobes.models.dual_path import Decoder, Encoder
+    >>> modules = {"encoder": Encoder(16, 8), "masknet": MaskNet(8, 8, 8, 3, 2, 1, 2), "decoder": Decoder(8, 1, 16, 8)}
+    >>> model = UnifiedSeparation(modules, {"num_spks": 2, "sample_rate": 8000})
+    >>> model.separate_batch(torch.randn(3, 400)).shape
+    torch.Size([3, 400, 2])
+    """
+
+    MODULES_NEEDED = ["encoder", "masknet", "decoder"]
+    HPARAMS_NEEDED = ["num_spks", "sample_rate"]
+
+    def __init__(self, modules=None, hparams=None, **kwargs):
+        missing = [name for name in self.MODULES_NEEDED if name not in (modules or {})]
+        if missing:
+            raise UserError(f"the model has no {', '.join(missing)}")
+        modules = dict(modules)
+        if isinstance(modules["masknet"], CompositeMaskNet):
+            modules["enhancer"] = modules["masknet"].enhancer
+            modules["masknet"] = modules["masknet"].masknet
+        modules.setdefault("enhancer", NoEnhancer())
+        super().__init__({name: modules[name] for name in MODULE_NAMES}, hparams, **kwargs)
+        self.config = None
+
+    @property
+    def num_spks(self):
+        """Number of sources."""
+        return self.hparams.num_spks
+
+    @property
+    def sample_rate(self):
+        """Rate in Hz that signals must have."""
+        return self.hparams.sample_rate
+
+    # Separation
+
+    @torch.no_grad()
+    def run(self, mix, enhanced=False):
+        """Separate and, on request, enhance in one pass.
+
+        Arguments
+        ---------
+        mix : torch.Tensor
+            Mixtures of one length, `[batch, time]`, at the model's rate, on any device.
+        enhanced : bool
+            Also give the enhanced mixture.
+
+        Returns
+        -------
+        torch.Tensor
+            `[batch, time, speakers]`, or `[batch, time, speakers + 1]` with the enhanced mixture last.
+
+        Raises
+        ------
+        ValueError
+            When `mix` is not `[batch, time]`.
+        """
+        mix = self._checked(mix)
+        if mix.numel() == 0:
+            return mix.new_zeros(*mix.shape, self.num_spks + enhanced)
+        with self.inference_ctx:
+            sources, features = separate(self.mods, mix)
+            if enhanced:
+                clean = enhanced_mixture(self.mods, features, mix.shape[1])
+                sources = torch.cat((sources, clean.unsqueeze(2)), dim=2)
+        return sources.float()
+
+    def separate_batch(self, mix):
+        """Mixtures `[batch, time]` to sources `[batch, time, speakers]`; any length from 1 sample."""
+        return self.run(mix)
+
+    def forward(self, mix):
+        """The same as `separate_batch`."""
+        return self.run(mix)
+
+    @torch.no_grad()
+    def enhance_batch(self, mix):
+        """Mixtures `[batch, time]` to enhanced mixtures `[batch, time]`, all speakers together."""
+        mix = self._checked(mix)
+        if mix.numel() == 0:
+            return mix
+        with self.inference_ctx:
+            return enhanced_mixture(self.mods, enhance(self.mods, mix), mix.shape[1]).float()
+
+    def separate_file(self, path, savedir=None, windows=Windows()):
+        """Separate an audio file: wav, flac, ogg or mp3 of any rate, length and channel count.
+
+        Channels are downmixed to their mean and resampled to the model's rate. Sources are at the scale of the mixture
+        (see `MixtureScale`). Long files are separated in windows; only the result is held in memory. To write files, or
+        for the input's rate, use `unified-sess separate`.
+
+        Arguments
+        ---------
+        path : str or Path
+            A local file.
+        savedir : None
+            Taken for SpeechBrain's signature; nothing is saved.
+        windows : Windows
+            How a long file is cut.
+
+        Returns
+        -------
+        torch.Tensor
+            `[1, time, speakers]` at the model's rate, on the CPU.
+
+        Raises
+        ------
+        UserError
+            Naming the file when it cannot be read.
+        """
+        pieces = []
+
+        def mixture():
+            for block in Recording(path).blocks(self.sample_rate):
+                pieces.append(block)
+                yield block
+
+        sources = list(separate_stream(self, mixture(), windows))
+        sources = np.concatenate(sources) if sources else np.zeros((0, self.num_spks), np.float32)
+        scale = MixtureScale()
+        scale.add(np.concatenate([np.zeros(0, np.float32), *pieces]), sources)
+        return torch.from_numpy(sources * np.float32(scale.factor)).unsqueeze(0)
+
+    def _checked(self, mix):
+        if mix.dim() != 2:
+            raise ValueError(f"mixtures must be [batch, time], not {list(mix.shape)}")
+        parameter = next(self.mods.encoder.parameters())
+        return mix.to(parameter.device, torch.float32)
+
+    # Model files
+
+    @classmethod
+    def from_hparams(cls, source, hparams_file="hyperparams.yaml", **kwargs):
+        """Load an exported folder, or a hub model, through its `hyperparams.yaml`; see SpeechBrain's `Pretrained`.
+
+        The YAML file and the checkpoints of the source are executed and unpickled: use it for models that you trust.
+
+        Raises
+        ------
+        UserError
+            When a local folder lacks a file or has a corrupt one.
+        """
+        folder = Path(source) if isinstance(source, (str, Path)) and Path(source).is_dir() else None
+        if folder is None:
+            return super().from_hparams(source, hparams_file, **kwargs)
+        kwargs.pop("savedir", None)  # a local folder needs no links, which would go stale under the names of another
+        try:
+            model = super().from_hparams(str(folder), hparams_file, **kwargs)
+        except UserError:
+            raise
+        except FileNotFoundError as error:
+            raise UserError(f"{error.filename or folder} is missing: export the model again") from None
+        except Exception as error:  # a YAML file can call anything, so anything can come out of it
+            lines = str(error).strip().splitlines() or [type(error).__name__]
+            raise UserError(f"the model in {folder} cannot be loaded ({lines[-1].strip()}): export it again") from None
+        if (folder / CONFIG).is_file():
+            model.config = read_config(folder / CONFIG)
+        return model
+
+    @classmethod
+    def from_pretrained(cls, source=None, *, device=None, **download_options):
+        """Load a model without executing anything of it.
+
+        Arguments
+        ---------
+        source : str or Path
+            A folder made by `unified-sess export` or `save_pretrained`, a hub id such as `user/model`, or the results
+            folder of a training; None for the model shipped with this package.
+        device : str
+            `cpu`, `cuda`, ...; None takes a GPU where there is one.
+        **download_options
+            `revision`, `token`, `cache_dir`, `force_download`, `local_files_only` for a hub id.
+
+        Returns
+        -------
+        UnifiedSeparation
+
+        Raises
+        ------
+        UserError
+            When there is no such model, a file is missing, corrupt or names a class that model files may not use.
+        """
+        folder = find_model(source, **download_options)
+        results = not (folder / CONFIG).is_file() and is_results_folder(folder)
+        config, modules = (load_results if results else load_model)(folder)
+        hparams = {"num_spks": config.num_spks, "sample_rate": config.sample_rate}
+        model = cls(modules, hparams, run_opts=None if device is None else {"device": str(device)})
+        model.config = config
+        return model
+
+    def _save_pretrained(self, save_directory):
+        """What `save_pretrained` and `push_to_hub` write: `config.json`, `model.safetensors` and a model card."""
+        if self.config is None:
+            raise UserError("this model was not loaded from an exported folder: use unified-sess export")
+        save_model(save_directory, self.config, self.mods)
+        if not (Path(save_directory) / "README.md").exists():
+            write_model_card(save_directory, self.config, self.mods)

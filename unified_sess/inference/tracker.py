@@ -1,0 +1,147 @@
+"""Which separated source of a window continues which track of the windows before."""
+
+import numpy as np
+import torch
+import torchaudio
+from scipy.optimize import linear_sum_assignment
+
+FRAME = 0.032  # s
+COEFFICIENTS = 19  # of the cepstrum, without the loudness
+ACTIVE = 1e-3  # frames more than 30 dB under the loudest of the recording so far are not speech
+DOMINANT = 4.0  # a frame belongs to a source that is 6 dB over the others there
+ENOUGH = 30  # frames of speech before a voice can be recognised, about 0.5 s
+STRANGER = 4.0  # nats a frame
+MEMORY_WEIGHT = 0.4  # of the voices against a perfect match of the overlap, which has weight 1
+
+
+class SpeakerTracker:
+    """Puts the sources of successive windows into the order of their tracks.
+
+    Two things speak for an order. In the overlap of two windows the same signals occur twice, so the inner products
+    of old and new sources are large for the right order; this decides wherever somebody speaks in the overlap. For
+    the rest there is a memory of each track's voice: the Gaussian of the cepstra (MFCC) of all frames in which that
+    track alone was loud. Both are added, the first weighted by how much of the overlap is speech.
+
+    Arguments
+    ---------
+    speakers : int
+        Sources of a window.
+    sample_rate : int
+        Hz.
+
+    Example
+    -------
+    >>> tracker = SpeakerTracker(2, 8000)
+    >>> a, b = np.random.default_rng(0).standard_normal((2, 8000)).astype("f4")
+    >>> tracker.follow(np.stack([a, b]), 0)
+    [0, 1]
+    >>> tracker.follow(np.stack([b, a]), 8000)
+    [1, 0]
+    """
+
+    def __init__(self, speakers, sample_rate):
+        self.speakers = speakers
+        frame = max(int(FRAME * sample_rate), 64)
+        self.cepstrum = torchaudio.transforms.MFCC(
+            sample_rate,
+            n_mfcc=COEFFICIENTS + 1,
+            melkwargs={"n_fft": frame, "hop_length": frame // 2, "n_mels": 32, "center": False},
+        )
+        self.frame = frame
+        self.voices = [_Voice(COEFFICIENTS) for _ in range(speakers)]
+        self.before = None  # the tracks of the window before, [speakers, time]
+        self.loudest = 0.0  # mean square of the loudest frame so far
+
+    def follow(self, window, overlap):
+        """Order of a window's sources.
+
+        Arguments
+        ---------
+        window : numpy.ndarray
+            Separated sources, `[speakers, time]`.
+        overlap : int
+            Samples at its start that are also the end of the window before.
+
+        Returns
+        -------
+        order : list of int
+            `order[track]` is the source that continues the track; the first window's sources become the tracks.
+        """
+        cepstra, own = self._speech(window)
+        if self.before is None:
+            order = list(range(self.speakers))
+        else:
+            match = self._overlap_match(self.before[:, -overlap:] if overlap else self.before[:, :0], window[:, :overlap])
+            match += MEMORY_WEIGHT * self._voice_match(cepstra, own)
+            order = linear_sum_assignment(-match)[1].tolist()
+        for voice, source in zip(self.voices, order):
+            voice.add(cepstra[source][own[source]])
+        self.before = window[order]
+        return order
+
+    def _overlap_match(self, before, now):
+        """Inner products of tracks and sources in the overlap; those of the right order sum up to about 1."""
+        if before.shape[1] == 0:
+            return np.zeros((self.speakers, self.speakers))
+        before, now = before.astype(np.float64), now.astype(np.float64)
+        energy = (np.square(before).sum() + np.square(now).sum()) / 2
+        # What is 40 dB under the loudest frame is no evidence.
+        return before @ now.T / (energy + 1e-4 * self.loudest * before.shape[1] + 1e-20)
+
+    def _voice_match(self, cepstra, own):
+        """How well sources fit the tracks' voices, each entry from -1 to 1."""
+        match = np.zeros((self.speakers, self.speakers))
+        known = [track for track, voice in enumerate(self.voices) if voice.count >= ENOUGH]
+        for source in range(self.speakers):
+            frames = cepstra[source][own[source]]
+            if len(frames) == 0 or not known:
+                continue
+            fits, usual = np.array([self.voices[track].log_likelihood(frames) for track in known]).T
+            # A lone voice has no rival: its rival is a stranger, who fits by STRANGER worse than the voice itself.
+            rivals = [np.delete(fits, k).max() if len(fits) > 1 else usual[k] - STRANGER for k in range(len(fits))]
+            trust = len(frames) / (len(frames) + ENOUGH)
+            match[known, source] = trust * np.tanh((fits - rivals) / 2)
+        return match
+
+    def _speech(self, window):
+        """Cepstra `[speakers, frames, coefficients]` and the frames `[speakers, frames]` that a source has to itself."""
+        if window.shape[1] < self.frame:
+            return np.zeros((self.speakers, 0, COEFFICIENTS)), np.zeros((self.speakers, 0), bool)
+        signal = torch.from_numpy(np.ascontiguousarray(window, np.float32))
+        power = signal.unfold(1, self.frame, self.frame // 2).square().mean(2).numpy()
+        self.loudest = max(self.loudest, float(power.max()))
+        others = power.sum(0) - power
+        own = (power > ACTIVE * self.loudest) & (power > DOMINANT * others) & (power > 0)
+        level = np.sqrt(max(self.loudest, 1e-20))
+        cepstra = self.cepstrum(signal / level)[:, 1:].transpose(1, 2).numpy()
+        return cepstra, own[:, : cepstra.shape[1]]
+
+
+class _Voice:
+    """Gaussian of a voice's cepstra with full covariance, learned frame by frame."""
+
+    def __init__(self, size):
+        self.count = 0
+        self.sum = np.zeros(size)
+        self.products = np.zeros((size, size))
+
+    def add(self, frames):
+        """Add frames `[frames, coefficients]`."""
+        frames = frames.astype(np.float64)
+        self.count += len(frames)
+        self.sum += frames.sum(0)
+        self.products += frames.T @ frames
+
+    def log_likelihood(self, frames):
+        """Mean log likelihood of frames `[frames, coefficients]` and that of the voice's own, without the constant."""
+        mean = self.sum / self.count
+        covariance = self.products / self.count - np.outer(mean, mean)
+        # Few frames say little of the correlations: shrink them towards the diagonal, and that towards its mean.
+        diagonal = np.diag(covariance)
+        trust = self.count / (self.count + 200)
+        covariance = trust * covariance + (1 - trust) * np.diag((diagonal + diagonal.mean()) / 2)
+        covariance += 1e-6 * (diagonal.mean() + 1e-12) * np.eye(len(mean))
+        _, logdet = np.linalg.slogdet(covariance)
+        centred = frames - mean
+        distance = np.einsum("fi,fi->f", centred, np.linalg.solve(covariance, centred.T).T)
+        return -(distance.mean() + logdet) / 2, -(len(mean) + logdet) / 2
