@@ -47,7 +47,9 @@ class Corpus(NamedTuple):
     clean: str
 
 
-def find_corpus(data_folder, sample_rate=8000, mode=None, num_spks=None, train_split=None):
+def find_corpus(
+    data_folder, sample_rate=8000, mode=None, num_spks=None, train_split=None, parts=("train", "valid", "test")
+):
     """Detect layout and number of speakers of a data folder.
 
     Arguments
@@ -62,6 +64,8 @@ def find_corpus(data_folder, sample_rate=8000, mode=None, num_spks=None, train_s
         Speakers that the experiment wants; None takes what is there.
     train_split : str
         `train-360` or `train-100`; None takes the larger that is there.
+    parts : sequence of str
+        What has to be there.
 
     Returns
     -------
@@ -82,6 +86,8 @@ def find_corpus(data_folder, sample_rate=8000, mode=None, num_spks=None, train_s
     names = SPLITS["LibriMix" if kind == "LibriMix" else "WHAM"]
     splits = {}
     for part, choices in names.items():
+        if part not in parts:
+            continue
         if part == "train" and train_split is not None:
             choices = (train_split,)
         present = [name for name in choices if (root / name / mixture).is_dir()]

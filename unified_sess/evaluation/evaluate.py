@@ -1,12 +1,8 @@
 """Measure a network on every mixture of a manifest: the forward pass here, the metrics in worker processes."""
 
-import contextlib
 import hashlib
 import json
 import os
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -14,19 +10,22 @@ import torch
 from tqdm import tqdm
 
 from unified_sess.audio import read_audio
+from unified_sess.data.corpora import find_corpus, prepare_manifests
+from unified_sess.data.manifest import read_manifest
 from unified_sess.errors import UserError, writable_folder
 from unified_sess.evaluation.examples import write_examples
 from unified_sess.evaluation.genders import mixture_genders
-from unified_sess.evaluation.metrics import choose_families, metric_names, utterance_metrics
+from unified_sess.evaluation.measuring import default_jobs, measure_all
+from unified_sess.evaluation.metrics import choose_families, metric_names
+from unified_sess.evaluation.partial import Partial
 from unified_sess.evaluation.plots import read_train_log
 from unified_sess.evaluation.report import write_report
 from unified_sess.evaluation.results import Results
 from unified_sess.evaluation.tables import by_genders, by_input_snr
+from unified_sess.inference.results_folder import is_results_folder
 from unified_sess.network import UnifiedNetwork, enhanced_mixture
 
 PARTIAL_NAME = "test_results.partial"
-ROWS_A_WORKER = 16  # a worker takes seconds to start: not worth it for less
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 def evaluate_network(
@@ -40,6 +39,8 @@ def evaluate_network(
     metrics=None,
     jobs=None,
     progress=True,
+    title=None,
+    training_folder=None,
 ):
     """Measure every mixture; write `test_results.csv`, `test_results.json`, `report.html` and sound examples.
 
@@ -69,6 +70,8 @@ def evaluate_network(
         own work under `if __name__ == "__main__"`.
     progress : bool
         Show a progress bar.
+    title, training_folder : str, str or Path
+        Of the report, see `write_report`.
 
     Returns
     -------
@@ -86,12 +89,13 @@ def evaluate_network(
         raise UserError("the test part holds no mixtures: nothing to evaluate")
     if isinstance(network, torch.nn.Module):
         network.eval()
-    partial = _Partial(output_folder / PARTIAL_NAME, _fingerprint(network, rows, sample_rate, metrics))
+    partial = Partial(output_folder / PARTIAL_NAME, _fingerprint(network, rows, sample_rate, metrics))
     waiting = [row for row in rows if row.id not in partial.done]
-    jobs = jobs or min(_cores(), len(waiting) // ROWS_A_WORKER)
     bar = tqdm(total=len(rows), initial=len(rows) - len(waiting), desc="Evaluating", disable=not progress)
+    mixtures = ((row, read_audio(row.mixture, sample_rate=sample_rate)[0]) for row in waiting)
+    tasks = ((row, x, *run_network(network, x, device), sample_rate, metrics) for row, x in mixtures)
     with partial, bar:
-        for measured in _measure_all(network, waiting, sample_rate, device, metrics, jobs):
+        for measured in measure_all(tasks, jobs or default_jobs(len(waiting))):
             partial.add(measured)
             bar.update()
     genders = mixture_genders([row.id for row in rows], manifest.data_root)
@@ -101,7 +105,7 @@ def evaluate_network(
     results.details |= {name: [group._asdict() for group in table] for name, table in groups.items()}
     write_examples(lambda x: run_network(network, x, device), rows, results, output_folder, sample_rate, audio_examples)
     results.save(output_folder)
-    write_report(output_folder)
+    write_report(output_folder, title, training_folder)
     partial.path.unlink(missing_ok=True)
     return results
 
@@ -118,70 +122,6 @@ def run_network(network, mixture, device="cpu"):
     return sources[0].float().cpu().numpy(), enhanced[0].float().cpu().numpy()
 
 
-def read_references(row, mixture, sample_rate):
-    """Sources `[time, speakers]` and clean mixture `[time]` of a row; the latter is their sum where it has no file."""
-    sources = np.stack([read_audio(path, sample_rate=sample_rate)[0] for path in row.sources], axis=1)
-    clean = sources.sum(1) if row.clean is None else read_audio(row.clean, sample_rate=sample_rate)[0]
-    for path, signal in ((row.sources[0], sources), (row.clean, clean)):
-        if len(signal) != len(mixture):
-            raise UserError(
-                f"{path} has {len(signal)} samples where its mixture {row.mixture} has {len(mixture)}: "
-                "make the corpus again"
-            )
-    return sources, clean
-
-
-def _measure_all(network, rows, sample_rate, device, metrics, jobs):
-    """Yield the metrics of each row, in the order of completion."""
-
-    def tasks():
-        for row in rows:
-            mixture = read_audio(row.mixture, sample_rate=sample_rate)[0]
-            yield row, mixture, *run_network(network, mixture, device), sample_rate, metrics
-
-    if jobs <= 1:
-        yield from (_measure(*task) for task in tasks())
-        return
-    # Forked processes inherit torch's threads in an unknown state, so workers start afresh, one thread each.
-    with _one_thread(), ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        try:
-            pending = set()
-            for task in tasks():
-                pending.add(pool.submit(_measure, *task))
-                if len(pending) >= 3 * jobs:  # signals in flight stay few
-                    done, pending = wait(pending, return_when=FIRST_COMPLETED)
-                    yield from (future.result() for future in done)
-            yield from (future.result() for future in pending)
-        except BrokenProcessPool:
-            raise UserError(
-                "a process that measures was stopped (out of memory?): run the same command again, it goes on; "
-                "fewer --jobs need less memory"
-            ) from None
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _measure(row, mixture, estimates, enhanced, sample_rate, metrics):
-    sources, clean = read_references(row, mixture, sample_rate)
-    return {"ID": row.id} | utterance_metrics(mixture, clean, sources, estimates, enhanced, sample_rate, metrics)
-
-
-@contextlib.contextmanager
-def _one_thread():
-    """Processes started inside use one thread each."""
-    before = {name: os.environ.get(name) for name in THREAD_VARIABLES}
-    os.environ.update(dict.fromkeys(THREAD_VARIABLES, "1"))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name) if value is None else os.environ.update({name: value})
-
-
-def _cores():
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _fingerprint(network, rows, sample_rate, metrics):
     """What the measured values depend on; None where the parameters are not known."""
     if not isinstance(network, torch.nn.Module):
@@ -196,32 +136,66 @@ def _fingerprint(network, rows, sample_rate, metrics):
     return digest.hexdigest()
 
 
-class _Partial:
-    """Finished utterances of an interrupted evaluation: a line of JSON each, after a line with the fingerprint."""
+def evaluate_command(
+    data_folder,
+    model=None,
+    output="evaluation",
+    part="test",
+    metrics=("all",),
+    jobs=None,
+    limit=None,
+    device=None,
+    audio_examples=3,
+    progress=True,
+):
+    """What `unified-sess evaluate` does: measure a model on a corpus.
 
-    def __init__(self, path, fingerprint):
-        self.path, self.done = path, {}
-        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-        same = fingerprint is not None and lines[:1] == [json.dumps(fingerprint)]
-        for line in lines[1:] if same else []:
-            with contextlib.suppress(ValueError):  # the last line may be cut
-                measured = json.loads(line)
-                self.done[measured["ID"]] = measured
-        self.head = [fingerprint, *self.done.values()]
+    Arguments
+    ---------
+    data_folder : str or Path
+        LibriMix, WHAM! or WHAMR! corpus; of it only `part` has to be there.
+    model : str or Path
+        Exported folder, results folder of a training, or hub id; None takes the model shipped with the package.
+    output : str or Path
+        Folder of the results.
+    part : str
+        `test` or `valid` (`train` too, if you must).
+    metrics, jobs, limit, audio_examples, progress
+        As in `evaluate_network`.
+    device : str
+        `cpu`, `cuda`, ...; None takes a GPU where there is one.
 
-    def __enter__(self):
-        self.file = open(self.path, "w", encoding="utf-8")
-        for entry in self.head:
-            print(json.dumps(entry), file=self.file, flush=True)
-        return self
+    Returns
+    -------
+    Results
 
-    def add(self, measured):
-        """Keep the measures of an utterance."""
-        self.done[measured["ID"]] = measured
-        print(json.dumps(measured), file=self.file, flush=True)
+    Raises
+    ------
+    UserError
+        Naming what is missing or does not fit, such as a model of three speakers on a corpus of two.
+    """
+    from unified_sess.inference.separation import UnifiedSeparation  # takes seconds, and training does without
 
-    def __exit__(self, *_):
-        self.file.close()
+    metrics = choose_families(metrics)
+    model_folder = Path(model) if model is not None and is_results_folder(model) else None
+    separation = UnifiedSeparation.from_pretrained(model, device=device)
+    rate, speakers = separation.sample_rate, separation.num_spks
+    corpus = find_corpus(data_folder, sample_rate=rate, num_spks=speakers, parts=(part,))
+    manifests = prepare_manifests(corpus, Path(writable_folder(output)) / "manifests", progress)
+    return evaluate_network(
+        UnifiedNetwork(separation.mods),
+        read_manifest(manifests[part], corpus.root),
+        output,
+        rate,
+        device=separation.device,
+        audio_examples=audio_examples,
+        limit=limit,
+        metrics=metrics,
+        jobs=jobs,
+        progress=progress,
+        title=f"{Path(str(model)).name if model else 'shipped model'} on {Path(data_folder).resolve().name}",
+        training_folder=model_folder,
+    )
 
 
 def summary_lines(results, output_folder):

@@ -44,12 +44,13 @@ def improvement_figure(results):
         ax.axhline(0, color="black", linewidth=0.8)
         ax.set_xlabel(name)
     axes[0].set_ylabel("SI-SNRi (dB)")
-    axes[0].legend(fontsize=8, frameon=False, loc="best")
+    axes[0].legend(fontsize=8, loc="best")
     return figure
 
 
 def _scatter_with_means(ax, x, y):
-    ax.scatter(x, y, s=10, color=BLUE, alpha=0.35, linewidths=0, label="an utterance")
+    size = np.clip(4000 / len(x), 4, 20)
+    ax.scatter(x, y, s=size, color=BLUE, alpha=0.6, linewidths=0, label="an utterance")
     bins = np.floor(x / BIN_WIDTH)
     found = [b for b in sorted(set(bins[np.isfinite(bins)])) if np.isfinite(y[bins == b]).sum() >= FEWEST]
     if not found:
@@ -59,7 +60,7 @@ def _scatter_with_means(ax, x, y):
     ends = np.array([bootstrap_interval(y[bins == b]) for b in found]).T
     errors = np.abs(ends - means)
     style = {"color": ORANGE, "marker": "o", "markersize": 4, "capsize": 2}
-    ax.errorbar(middles, means, errors, label=f"mean of {BIN_WIDTH} dB", **style)
+    ax.errorbar(middles, means, errors, label=f"mean of each {BIN_WIDTH} dB", **style)
 
 
 def distribution_figure(results, metrics=("si_snri", "sdri", "se_si_snri", "stoi", "estoi", "pesq")):
@@ -67,16 +68,15 @@ def distribution_figure(results, metrics=("si_snri", "sdri", "se_si_snri", "stoi
     metrics = [m for m in metrics if m in results.metrics and np.isfinite(results.values(m)).any()]
     if not metrics:
         return None
-    figure, axes = figure_with_axes(10, 2.8, len(metrics), sharey=True)
+    figure, axes = figure_with_axes(11, 2.9, len(metrics), sharey=True)
     for ax, metric in zip(axes, metrics):
         values = results.values(metric)
         values = values[np.isfinite(values)]
-        ax.hist(values, bins=min(30, 5 + len(values) // 4), color=BLUE, alpha=0.6)
-        ax.axvline(values.mean(), color=ORANGE, label=f"mean {values.mean():.2f}")
-        ax.axvline(np.median(values), color="black", linestyle=":", label=f"median {np.median(values):.2f}")
+        ax.hist(values, bins=min(30, 5 + len(values) // 8), color=BLUE, alpha=0.6)
+        ax.axvline(values.mean(), color=ORANGE)
+        ax.axvline(np.median(values), color="black", linestyle=":")
         ax.set_xlabel(label(metric))
-        ax.set_title(ax.get_legend_handles_labels()[1][0], color=ORANGE, fontsize=9, loc="left")
-        ax.set_title(ax.get_legend_handles_labels()[1][1], fontsize=9, loc="right")
+        ax.set_title(f"mean {values.mean():.2f} (red)\nmedian {np.median(values):.2f} (dots)", fontsize=8, loc="left")
     axes[0].set_ylabel("utterances")
     return figure
 
@@ -92,7 +92,7 @@ def enhancement_figure(results):
     ax.plot([low, high], [low, high], color="black", linewidth=0.8, label="no change")
     ax.set_xlabel("SI-SNR of the noisy mixture (dB)")
     ax.set_ylabel("SI-SNR of the enhanced mixture (dB)")
-    ax.legend(fontsize=8, frameon=False)
+    ax.legend(fontsize=8)
     return figure
 
 

@@ -30,22 +30,26 @@ h1 { font-size: 1.6em; margin-bottom: 0 } h3 { margin-bottom: .3em }
 h2 { margin-top: 2em; border-bottom: 1px solid #ddd }
 table { border-collapse: collapse; margin: .5em 0 } td, th { padding: .2em .8em; border-bottom: 1px solid #eee }
 th { text-align: left; background: #f6f6f6 } td.n, th.n { text-align: right; font-variant-numeric: tabular-nums }
+td { vertical-align: top } td .note { white-space: nowrap }
 td.i, .note { color: #666; font-size: .9em } img { max-width: 100%; display: block } figure { margin: .5em 0 }
 .key { display: flex; gap: 2.5em; margin: 1em 0 } .key b { display: block; font-size: 1.9em; line-height: 1.2 }
 .sounds { display: grid; grid-template-columns: 1fr 1fr; gap: .3em 1.5em } .sounds figure { min-width: 0 }
+.sounds img { width: 100% }
 audio { width: 100%; height: 32px } figcaption { font-weight: 600; font-size: .9em }
 """
 
 
-def write_report(folder, title=None):
+def write_report(folder, title=None, training_folder=None):
     """Write `report.html` into a results folder, from what lies in it.
 
     Arguments
     ---------
     folder : str or Path
-        With `test_results.csv`, and where they exist `test_results.json`, `audio/`, `train_log.txt`, `gradients/`.
+        With `test_results.csv`, and where they exist `test_results.json` and `audio/`.
     title : str
         By default the folder's name.
+    training_folder : str or Path
+        Where `train_log.txt` and `gradients/` of the training are; by default in the same folder.
 
     Returns
     -------
@@ -58,6 +62,7 @@ def write_report(folder, title=None):
         When the folder holds no results.
     """
     folder = Path(folder)
+    training = folder if training_folder is None else Path(training_folder)
     results = load_results(folder)
     title = title or folder.resolve().name
     sections = [_headline(results, title), _section("All metrics", _metric_table(results))]
@@ -67,8 +72,8 @@ def write_report(folder, title=None):
     sections.append(_section("By input SNR", _group_table(results, by_input_snr(results), "input SNR")))
     sections.append(_section("By gender of the speakers", _group_table(results, by_genders(results), "speakers")))
     sections.append(_section("Examples", _examples(results, folder)))
-    sections.append(_section("Training", _image(training_figure(read_train_log(folder / "train_log.txt")))))
-    pictures = [_picture(path.read_bytes(), path.stem) for path in sorted((folder / "gradients").glob("*.png"))]
+    sections.append(_section("Training", _image(training_figure(read_train_log(training / "train_log.txt")))))
+    pictures = [_picture(path.read_bytes(), path.stem) for path in sorted((training / "gradients").glob("*.png"))]
     sections.append(_section("Conflict of the two gradients", "".join(pictures)))
     page = (
         f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
@@ -95,7 +100,9 @@ def _headline(results, title):
     said = f"{len(results)} test mixtures"
     said += f" of {results.details['speakers']} speakers" if results.details.get("speakers") else ""
     said += f", {rate} Hz" if rate else ""
-    return f'<h1>{html.escape(title)}</h1><div class="note">{said}</div>\n<div class="key">{numbers}</div>\n'
+    return (
+        f'<h1>Evaluation: {html.escape(title)}</h1><div class="note">{said}</div>\n<div class="key">{numbers}</div>\n'
+    )
 
 
 def _metric_table(results):
@@ -103,7 +110,7 @@ def _metric_table(results):
     head = _row(["metric", "of", "mean", "95 % interval", "utterances", "undefined"], "th", numeric=(2, 4))
     rows = []
     for metric, entry in summary.items():
-        reasons = "; ".join(f"{count}: {html.escape(reason)}" for reason, count in entry["undefined"].items())
+        reasons = "; ".join(f"{count}: {html.escape(reason)}" for reason, count in entry["undefined"].items()) or "none"
         meaning = LABELS.get(metric, ("", "", ""))[2]
         cells = [
             label(metric),
@@ -124,7 +131,10 @@ def _group_table(results, groups, what):
     metrics = [m for m in GROUP_METRICS if m in results.metrics]
     rows = [_row([what, "utterances", *(label(m) for m in metrics)], "th", numeric=range(1, 9))]
     for group in groups:
-        cells = [f"{_number(e['mean'])} {_interval(e['interval_95'])}" for e in (group.metrics[m] for m in metrics)]
+        cells = [
+            f'{_number(e["mean"])}<br><span class="note">{_interval(e["interval_95"])}</span>'
+            for e in (group.metrics[m] for m in metrics)
+        ]
         rows.append(_row([group.name, group.count, *cells], "td", numeric=range(1, 9)))
     return f"<table>{''.join(rows)}</table>"
 
@@ -174,7 +184,7 @@ def _sound(name, signal, sample_rate, loudest):
     buffer = io.BytesIO()
     soundfile.write(buffer, signal, sample_rate, format="FLAC")
     picture = _image(spectrogram_figure(signal, sample_rate, loudest), alt=f"spectrogram: {words}", dpi=90)
-    player = f'<audio controls preload="none" src="{_data_uri("audio/flac", buffer.getvalue())}"></audio>'
+    player = f'<audio controls preload="metadata" src="{_data_uri("audio/flac", buffer.getvalue())}"></audio>'
     return f"<figure><figcaption>{words}</figcaption>{picture}{player}</figure>\n"
 
 

@@ -56,9 +56,12 @@ def best_permutation(estimates, sources):
 
 
 def mixture_scale(mixture, estimates):
-    """Scale estimates `[time, speakers]` so that their sum is nearest to the mixture `[time]` (least squares)."""
-    gains = np.linalg.lstsq(np.asarray(estimates, "f8"), np.asarray(mixture, "f8"), rcond=1e-6)[0]
-    return np.asarray(estimates) * gains
+    """Estimates `[time, speakers]` under the one factor that brings their sum nearest to the mixture `[time]`."""
+    from unified_sess.inference.scale import MixtureScale  # the package around it is slow to import
+
+    scale = MixtureScale()
+    scale.add(np.asarray(mixture, "f8"), np.asarray(estimates, "f8"))
+    return np.asarray(estimates) * scale.factor
 
 
 def silent(signal):

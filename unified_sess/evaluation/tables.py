@@ -57,8 +57,8 @@ def by_input_snr(results):
 
     def name(floor):
         if floor < -edge:
-            return f"under {-edge:+d} dB"
-        return f"{edge:+d} dB and more" if floor == edge else f"{int(floor):+d} to {int(floor) + SNR_STEP:+d} dB"
+            return f"under {-edge} dB"
+        return f"{edge} dB and more" if floor == edge else f"{floor:.0f} to {floor + SNR_STEP:.0f} dB"
 
     return [_group(name(floor), results, floors == floor) for floor in sorted(set(floors[np.isfinite(floors)]))]
 

@@ -1,0 +1,87 @@
+"""Metrics of many utterances in worker processes."""
+
+import contextlib
+import os
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
+
+import numpy as np
+
+from unified_sess.audio import read_audio
+from unified_sess.errors import UserError
+from unified_sess.evaluation.metrics import utterance_metrics
+
+ROWS_A_WORKER = 16  # a worker takes seconds to start: not worth it for less
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+def measure(row, mixture, estimates, enhanced, sample_rate, metrics):
+    """Metrics of a row of a manifest, with its `ID`; see `utterance_metrics`."""
+    sources, clean = read_references(row, mixture, sample_rate)
+    return {"ID": row.id} | utterance_metrics(mixture, clean, sources, estimates, enhanced, sample_rate, metrics)
+
+
+def measure_all(tasks, jobs):
+    """Yield `measure(*task)` of every task, in the order of completion.
+
+    Arguments
+    ---------
+    tasks : iterable of tuple
+        Arguments of `measure`, made one by one while the workers measure.
+    jobs : int
+        Worker processes; up to 1 measures in this process.
+    """
+    if jobs <= 1:
+        yield from (measure(*task) for task in tasks)
+        return
+    # Forked processes inherit torch's threads in an unknown state, so workers start afresh, one thread each.
+    with _one_thread(), ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+        try:
+            pending = set()
+            for task in tasks:
+                pending.add(pool.submit(measure, *task))
+                if len(pending) >= 3 * jobs:  # signals in flight stay few
+                    done, pending = wait(pending, return_when=FIRST_COMPLETED)
+                    yield from (future.result() for future in done)
+            while pending:
+                done, pending = wait(pending, return_when=FIRST_COMPLETED)
+                yield from (future.result() for future in done)
+        except BrokenProcessPool:
+            raise UserError(
+                "a process that measures was stopped (out of memory?): run the same command again, it goes on; "
+                "fewer --jobs need less memory"
+            ) from None
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def default_jobs(count):
+    """Worker processes worth starting for so many utterances."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, count // ROWS_A_WORKER)
+
+
+def read_references(row, mixture, sample_rate):
+    """Sources `[time, speakers]` and clean mixture `[time]` of a row; the latter is their sum where it has no file."""
+    sources = np.stack([read_audio(path, sample_rate=sample_rate)[0] for path in row.sources], axis=1)
+    clean = sources.sum(1) if row.clean is None else read_audio(row.clean, sample_rate=sample_rate)[0]
+    for path, signal in ((row.sources[0], sources), (row.clean, clean)):
+        if len(signal) != len(mixture):
+            raise UserError(
+                f"{path} has {len(signal)} samples where its mixture {row.mixture} has {len(mixture)}: "
+                "make the corpus again"
+            )
+    return sources, clean
+
+
+@contextlib.contextmanager
+def _one_thread():
+    """Processes started inside use one thread each."""
+    before = {name: os.environ.get(name) for name in THREAD_VARIABLES}
+    os.environ.update(dict.fromkeys(THREAD_VARIABLES, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
