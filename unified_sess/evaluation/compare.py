@@ -1,0 +1,107 @@
+"""Several models on the same mixtures: paired differences with intervals."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from unified_sess.errors import UserError
+from unified_sess.evaluation.results import bootstrap_interval, load_results, mean
+from unified_sess.evaluation.tables import label
+
+METRICS = ("si_snri", "sdri", "se_si_snri", "stoi", "estoi", "pesq", "dnsmos_ovrl")
+SAME_INPUT = 0.02  # dB between two measurements of one mixture's own SI-SNR
+
+
+def compare(results_folders, metrics=None):
+    """Compare results on the utterances that all of them measured.
+
+    Arguments
+    ---------
+    results_folders : list of str or Path
+        Folders with `test_results.csv`; the first is the one that the others are compared with.
+    metrics : list of str
+        Names of metrics; None takes those of `METRICS` that every folder has.
+
+    Returns
+    -------
+    table : pandas.DataFrame
+        A row for each metric and folder: metric, results, utterances (measured by all), mean, difference (mean of
+        the paired differences to the first folder), and low and high, its 95 % bootstrap interval. Its attribute
+        `attrs["left_out"]` counts the utterances of each folder that not all measured.
+
+    Raises
+    ------
+    UserError
+        When there are less than two folders, or they hold no common mixtures or different ones under one name.
+    """
+    folders = [str(folder) for folder in results_folders]
+    if len(folders) < 2:
+        raise UserError("a comparison needs at least two results folders")
+    if len(set(folders)) < len(folders):
+        raise UserError("a results folder is named twice: give each once")
+    tables = {folder: {row["ID"]: row for row in load_results(folder).rows} for folder in folders}
+    first = tables[folders[0]]
+    common = [name for name in first if all(name in table for table in tables.values())]
+    if not common:
+        raise UserError(f"{' and '.join(folders)} have no mixture in common: evaluate on the same data")
+    for folder in folders[1:]:
+        _check_same_mixtures(common, first, tables[folder], folders[0], folder)
+    known = [m for m in (metrics or METRICS) if all(m in table[common[0]] for table in tables.values())]
+    if not known or (metrics and len(known) < len(metrics)):
+        raise UserError(f"not every results folder has {', '.join(metrics or METRICS)}: evaluate with the same metrics")
+    rows = []
+    for metric in known:
+        values = np.array([[_value(tables[folder][name], metric) for name in common] for folder in folders])
+        values = values[:, np.isfinite(values).all(0)]
+        for folder, own in zip(short_names(folders), values):
+            low, high = bootstrap_interval(own - values[0])
+            rows.append((metric, folder, len(own), mean(own), mean(own - values[0]), low, high))
+    table = pd.DataFrame(rows, columns=["metric", "results", "utterances", "mean", "difference", "low", "high"])
+    first_rows = table["results"] == table["results"].iloc[0]
+    table.loc[first_rows, ["difference", "low", "high"]] = np.nan
+    table.attrs["left_out"] = {folder: len(tables[folder]) - len(common) for folder in folders}
+    return table
+
+
+def comparison_lines(table):
+    """The table as lines of text for a terminal."""
+    width = max(len(name) for name in table["results"])
+    lines = []
+    for metric, part in table.groupby("metric", sort=False):
+        lines.append(f"{label(metric)}, {part['utterances'].iloc[0]} utterances")
+        for row in part.itertuples():
+            said = f"  {row.results:{width}}  {row.mean:8.3f}"
+            if np.isfinite(row.difference):
+                said += f"   difference {row.difference:+.3f}"
+                said += f"  95 % [{row.low:+.3f}, {row.high:+.3f}]" if np.isfinite(row.low) else ""
+            lines.append(said)
+    left_out = {folder: count for folder, count in table.attrs.get("left_out", {}).items() if count}
+    lines += [f"left out: {count} mixtures of {folder} that not all measured" for folder, count in left_out.items()]
+    return lines
+
+
+def short_names(folders):
+    """The shortest ends of the paths that tell all of them apart."""
+    parts = [Path(folder).resolve().parts for folder in folders]
+    for depth in range(1, max(map(len, parts)) + 1):
+        names = ["/".join(part[-depth:]) for part in parts]
+        if len(set(names)) == len(names):
+            return names
+    raise UserError("a results folder is named twice: give each once")
+
+
+def _check_same_mixtures(common, first, other, first_folder, folder):
+    """The mixture's own SI-SNR tells whether two rows of one id measured one mixture."""
+    for name in common:
+        own = [_value(table[name], "si_snr") - _value(table[name], "si_snri") for table in (first, other)]
+        if abs(own[0] - own[1]) > SAME_INPUT:
+            raise UserError(
+                f"{first_folder} and {folder} measured different mixtures under the name {name} "
+                f"(input SI-SNR {own[0]:.2f} and {own[1]:.2f} dB): evaluate on the same data"
+            )
+
+
+def _value(row, metric):
+    value = row.get(metric)
+    return np.nan if value is None else value
