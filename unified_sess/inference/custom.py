@@ -20,7 +20,7 @@ from speechbrain.lobes.models import conv_tasnet, dual_path, resepformer
 class CustomInterface(Pretrained):
     """Enhances and separates mixtures at `hparams.sample_rate` Hz."""
 
-    MODULES_NEEDED = ["encoder", "masknet", "decoder"]
+    MODULES_NEEDED = ("encoder", "masknet", "decoder")
 
     @torch.no_grad()
     def separate_batch(self, mix):

@@ -9,9 +9,10 @@ import yaml
 from speechbrain.utils.logger import get_logger
 
 from unified_sess.errors import UserError, writable_folder
-from unified_sess.evaluation.results import CSV_NAME, load_results as load_measures
+from unified_sess.evaluation.results import CSV_NAME
+from unified_sess.evaluation.results import load_results as load_measures
 from unified_sess.files import atomic_path
-from unified_sess.inference.model_card import write_model_card
+from unified_sess.inference.model_card import evaluations_of, write_model_card
 from unified_sess.inference.model_files import CONFIG, save_model
 from unified_sess.inference.module_tree import TreeDumper, as_yaml
 from unified_sess.inference.results_folder import load_results
@@ -69,7 +70,7 @@ def export(results, folder):
     if folder.exists() and results.exists() and os.path.samefile(results, folder):
         raise UserError(f"{folder} is the results folder itself: give another folder for the model")
     config, modules = load_results(results)
-    measures = load_measures(results) if (results / CSV_NAME).is_file() else None
+    evaluations = evaluations_of(load_measures(results)) if (results / CSV_NAME).is_file() else []
     writable_folder(folder)
     (folder / CONFIG).unlink(missing_ok=True)  # written last: a folder with it is whole
     for name in MODULE_NAMES:
@@ -79,9 +80,9 @@ def export(results, folder):
         Path(temporary).write_text(_hyperparams(config), encoding="utf-8")
     with atomic_path(folder / "custom.py") as temporary:
         shutil.copyfile(Path(__file__).with_name("custom.py"), temporary)
-    write_model_card(folder, config, modules, measures)
+    write_model_card(folder, config, modules, evaluations)
     save_model(folder, config, modules)
-    if measures is None:
+    if not evaluations:
         logger.warning(f"{results} has no {CSV_NAME}: the model card carries no numbers")
     return folder
 

@@ -34,7 +34,10 @@ class Windows(NamedTuple):
         return round(self.length * sample_rate), round(self.overlap * sample_rate)
 
 
-def separate_stream(model, blocks, windows=Windows(), enhanced=False, fixed_order=False):
+DEFAULT_WINDOWS = Windows()
+
+
+def separate_stream(model, blocks, windows=DEFAULT_WINDOWS, enhanced=False, fixed_order=False):
     """Separate a stream of samples window by window.
 
     Arguments

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from huggingface_hub import EvalResult, ModelCardData
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from unified_sess.files import atomic_path
 
@@ -53,7 +53,7 @@ model = foreign_class(source="FOLDER OR HUB ID", pymodule_file="custom.py", clas
 """
 
 
-def write_model_card(folder, config, modules, results=None, title="Speech enhancement and separation"):
+def write_model_card(folder, config, modules, evaluations=(), title="Speech enhancement and separation"):
     """Write `README.md`.
 
     Arguments
@@ -64,37 +64,24 @@ def write_model_card(folder, config, modules, results=None, title="Speech enhanc
         Speakers and sample rate.
     modules : mapping of torch.nn.Module
         For the number of parameters.
-    results : unified_sess.evaluation.results.Results
-        Of the test part; None for a model that was not measured.
+    evaluations : list of EvalResult
+        Of the test part, from `evaluations_of` or `read_evaluations`; empty for a model that was not measured.
     title : str
         First heading.
     """
-    means = {} if results is None else {name: x for name, x in results.means().items() if x is not None}
-    evaluations = [
-        EvalResult(
-            task_type="audio-to-audio",
-            task_name="Speech separation",
-            dataset_type="test",
-            dataset_name="test part of the training corpus",
-            metric_type=name,
-            metric_name=METRICS.get(name, name),
-            metric_value=round(value, 4),
-        )
-        for name, value in means.items()
-    ]
     data = ModelCardData(
         library_name="unified_sess",
         pipeline_tag="audio-to-audio",
         tags=["speech-separation", "speech-enhancement", "speechbrain", "unified_sess"],
         model_name=title if evaluations else None,
-        eval_results=evaluations or None,
+        eval_results=list(evaluations) or None,
     )
     text = BODY.format(
         title=title,
         num_spks=config.num_spks,
         sample_rate=config.sample_rate,
         parameters=sum(p.numel() for module in modules.values() for p in module.parameters()) / 1e6,
-        results=_table(means, results),
+        results=_table(evaluations),
     )
     if (Path(folder) / "hyperparams.yaml").is_file():
         text += SPEECHBRAIN
@@ -102,9 +89,34 @@ def write_model_card(folder, config, modules, results=None, title="Speech enhanc
         Path(temporary).write_text(f"---\n{data.to_yaml()}\n---\n{text}", encoding="utf-8")
 
 
-def _table(means, results):
-    if not means:
+def evaluations_of(results):
+    """Means of a `unified_sess.evaluation.results.Results` as the hub's records."""
+    return [
+        EvalResult(
+            task_type="audio-to-audio",
+            task_name="Speech separation",
+            dataset_type="test",
+            dataset_name=f"{len(results)} mixtures of the test part",
+            metric_type=name,
+            metric_name=METRICS.get(name, name),
+            metric_value=round(value, 4),
+        )
+        for name, value in results.means().items()
+        if value is not None
+    ]
+
+
+def read_evaluations(folder):
+    """The records in the card of a model folder; none where there is no card or it cannot be read."""
+    try:
+        return ModelCard.load(Path(folder) / "README.md").data.eval_results or []
+    except Exception:  # noqa: BLE001 - a card of any kind, also of a stranger, must not keep its model from loading
+        return []
+
+
+def _table(evaluations):
+    if not evaluations:
         return "It was not measured on a test part."
     lines = ["| measure | mean |", "|---|---|"]
-    lines += [f"| {METRICS.get(name, name)} | {value:.2f} |" for name, value in means.items()]
-    return f"Means over the {len(results)} mixtures of its test part:\n\n" + "\n".join(lines)
+    lines += [f"| {e.metric_name or e.metric_type} | {e.metric_value} |" for e in evaluations]
+    return f"Means over {evaluations[0].dataset_name}:\n\n" + "\n".join(lines)

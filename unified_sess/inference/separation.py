@@ -9,8 +9,8 @@ from speechbrain.inference.interfaces import Pretrained
 
 from unified_sess.errors import UserError
 from unified_sess.inference.composite import CompositeMaskNet
-from unified_sess.inference.long_audio import Windows, separate_stream
-from unified_sess.inference.model_card import write_model_card
+from unified_sess.inference.long_audio import DEFAULT_WINDOWS, separate_stream
+from unified_sess.inference.model_card import read_evaluations, write_model_card
 from unified_sess.inference.model_files import CONFIG, find_model, load_model, read_config, save_model
 from unified_sess.inference.recordings import Recording
 from unified_sess.inference.results_folder import is_results_folder, load_results
@@ -44,8 +44,8 @@ class UnifiedSeparation(Pretrained, PyTorchModelHubMixin, library_name="unified_
     torch.Size([3, 400, 2])
     """
 
-    MODULES_NEEDED = ["encoder", "masknet", "decoder"]
-    HPARAMS_NEEDED = ["num_spks", "sample_rate"]
+    MODULES_NEEDED = ("encoder", "masknet", "decoder")
+    HPARAMS_NEEDED = ("num_spks", "sample_rate")
 
     def __init__(self, modules=None, hparams=None, **kwargs):
         missing = [name for name in self.MODULES_NEEDED if name not in (modules or {})]
@@ -57,7 +57,7 @@ class UnifiedSeparation(Pretrained, PyTorchModelHubMixin, library_name="unified_
             modules["masknet"] = modules["masknet"].masknet
         modules.setdefault("enhancer", NoEnhancer())
         super().__init__({name: modules[name] for name in MODULE_NAMES}, hparams, **kwargs)
-        self.config = None
+        self.config, self.evaluations = None, []  # for the files that `save_pretrained` writes
 
     @property
     def num_spks(self):
@@ -119,7 +119,7 @@ class UnifiedSeparation(Pretrained, PyTorchModelHubMixin, library_name="unified_
         with self.inference_ctx:
             return enhanced_mixture(self.mods, enhance(self.mods, mix), mix.shape[1]).float()
 
-    def separate_file(self, path, savedir=None, windows=Windows()):
+    def separate_file(self, path, savedir=None, windows=DEFAULT_WINDOWS):
         """Separate an audio file: wav, flac, ogg or mp3 of any rate, length and channel count.
 
         Channels are downmixed to their mean and resampled to the model's rate. Sources are at the scale of the mixture
@@ -187,11 +187,11 @@ class UnifiedSeparation(Pretrained, PyTorchModelHubMixin, library_name="unified_
             raise
         except FileNotFoundError as error:
             raise UserError(f"{error.filename or folder} is missing: export the model again") from None
-        except Exception as error:  # a YAML file can call anything, so anything can come out of it
+        except Exception as error:  # noqa: BLE001 - a YAML file can call anything, so anything can come out of it
             lines = str(error).strip().splitlines() or [type(error).__name__]
             raise UserError(f"the model in {folder} cannot be loaded ({lines[-1].strip()}): export it again") from None
         if (folder / CONFIG).is_file():
-            model.config = read_config(folder / CONFIG)
+            model.config, model.evaluations = read_config(folder / CONFIG), read_evaluations(folder)
         return model
 
     @classmethod
@@ -222,7 +222,7 @@ class UnifiedSeparation(Pretrained, PyTorchModelHubMixin, library_name="unified_
         config, modules = (load_results if results else load_model)(folder)
         hparams = {"num_spks": config.num_spks, "sample_rate": config.sample_rate}
         model = cls(modules, hparams, run_opts=None if device is None else {"device": str(device)})
-        model.config = config
+        model.config, model.evaluations = config, [] if results else read_evaluations(folder)
         return model
 
     def _save_pretrained(self, save_directory):
@@ -231,4 +231,4 @@ class UnifiedSeparation(Pretrained, PyTorchModelHubMixin, library_name="unified_
             raise UserError("this model was not loaded from an exported folder: use unified-sess export")
         save_model(save_directory, self.config, self.mods)
         if not (Path(save_directory) / "README.md").exists():
-            write_model_card(save_directory, self.config, self.mods)
+            write_model_card(save_directory, self.config, self.mods, self.evaluations)
