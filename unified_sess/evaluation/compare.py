@@ -5,10 +5,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from unified_sess.errors import UserError
+from unified_sess.errors import UserError, writable_folder
 from unified_sess.evaluation.results import bootstrap_interval, load_results, mean
 from unified_sess.evaluation.tables import label
+from unified_sess.files import atomic_path
 
+CSV_NAME = "comparison.csv"
 METRICS = ("si_snri", "sdri", "se_si_snri", "stoi", "estoi", "pesq", "dnsmos_ovrl")
 SAME_INPUT = 0.02  # dB between two measurements of one mixture's own SI-SNR
 
@@ -61,6 +63,16 @@ def compare(results_folders, metrics=None):
     first_rows = table["results"] == table["results"].iloc[0]
     table.loc[first_rows, ["difference", "low", "high"]] = np.nan
     table.attrs["left_out"] = {folder: len(tables[folder]) - len(common) for folder in folders}
+    return table
+
+
+def run_compare(results_folders, output=None):
+    """What `unified-sess compare` does: print the comparison, and write `comparison.csv` into the folder `output`."""
+    table = compare(results_folders)
+    if output is not None:
+        with atomic_path(Path(writable_folder(output)) / CSV_NAME) as temporary:
+            table.to_csv(temporary, index=False, float_format="%.4f")
+    print("\n".join(comparison_lines(table)))
     return table
 
 

@@ -41,6 +41,7 @@ def evaluate_network(
     progress=True,
     title=None,
     training_folder=None,
+    speakers=None,
 ):
     """Measure every mixture; write `test_results.csv`, `test_results.json`, `report.html` and sound examples.
 
@@ -72,6 +73,8 @@ def evaluate_network(
         Show a progress bar.
     title, training_folder : str, str or Path
         Of the report, see `write_report`.
+    speakers : str or Path
+        LibriSpeech's `SPEAKERS.TXT`, where it does not lie in, above or beside the corpus.
 
     Returns
     -------
@@ -98,7 +101,7 @@ def evaluate_network(
         for measured in measure_all(tasks, jobs or default_jobs(len(waiting))):
             partial.add(measured)
             bar.update()
-    genders = mixture_genders([row.id for row in rows], manifest.data_root)
+    genders = mixture_genders([row.id for row in rows], manifest.data_root, speakers)
     labelled = [partial.done[row.id] | {"genders": genders.get(row.id, "")} for row in rows]
     results = Results(labelled, metric_names(metrics), {"sample_rate": sample_rate, "speakers": len(rows[0].sources)})
     groups = {"by_input_snr": by_input_snr(results), "by_genders": by_genders(results)}
@@ -141,12 +144,14 @@ def evaluate_command(
     model=None,
     output="evaluation",
     part="test",
+    mode=None,
     metrics=("all",),
     jobs=None,
     limit=None,
     device=None,
     audio_examples=3,
     progress=True,
+    speakers=None,
 ):
     """What `unified-sess evaluate` does: measure a model on a corpus.
 
@@ -160,7 +165,9 @@ def evaluate_command(
         Folder of the results.
     part : str
         `test` or `valid` (`train` too, if you must).
-    metrics, jobs, limit, audio_examples, progress
+    mode : str
+        `min` or `max`; None takes the one that is there, `min` first.
+    metrics, jobs, limit, audio_examples, progress, speakers
         As in `evaluate_network`.
     device : str
         `cpu`, `cuda`, ...; None takes a GPU where there is one.
@@ -179,8 +186,8 @@ def evaluate_command(
     metrics = choose_families(metrics)
     model_folder = Path(model) if model is not None and is_results_folder(model) else None
     separation = UnifiedSeparation.from_pretrained(model, device=device)
-    rate, speakers = separation.sample_rate, separation.num_spks
-    corpus = find_corpus(data_folder, sample_rate=rate, num_spks=speakers, parts=(part,))
+    rate = separation.sample_rate
+    corpus = find_corpus(data_folder, rate, mode, separation.num_spks, parts=(part,))
     manifests = prepare_manifests(corpus, Path(writable_folder(output)) / "manifests", progress)
     return evaluate_network(
         UnifiedNetwork(separation.mods),
@@ -195,6 +202,7 @@ def evaluate_command(
         progress=progress,
         title=f"{Path(str(model)).name if model else 'shipped model'} on {Path(data_folder).resolve().name}",
         training_folder=model_folder,
+        speakers=speakers,
     )
 
 

@@ -3,10 +3,12 @@
 import csv
 from pathlib import Path
 
+from unified_sess.errors import UserError
+
 SEARCH_DEPTH = 4  # folders above the mixtures, far enough from `.../Libri2Mix/wav8k/min` to its neighbours
 
 
-def mixture_genders(ids, data_root):
+def mixture_genders(ids, data_root, speakers=None):
     """Genders of each mixture, sorted, such as `FM`.
 
     Known from LibriSpeech's `SPEAKERS.TXT` (the speaker is the first number of an utterance) or from the columns
@@ -18,13 +20,20 @@ def mixture_genders(ids, data_root):
         Ids of mixtures, such as `4077-13754-0001_5142-33396-0065`.
     data_root : str or Path
         Folder of the corpus.
+    speakers : str or Path
+        A `SPEAKERS.TXT` elsewhere, or the folder that holds it.
 
     Returns
     -------
     genders : dict
         Of the mixtures that are known.
+
+    Raises
+    ------
+    UserError
+        When `speakers` is no such file.
     """
-    known = {}
+    known = {} if speakers is None else _of_speakers(ids, _given_speakers(Path(speakers)))
     folders = [Path(data_root).resolve()]
     folders += list(folders[0].parents)[:SEARCH_DEPTH]
     for folder in folders:
@@ -41,6 +50,14 @@ def read_speakers(path):
     lines = Path(path).read_text(encoding="utf-8", errors="replace").splitlines()
     cells = [[cell.strip() for cell in line.split("|")] for line in lines if line and not line.startswith(";")]
     return {row[0]: row[1] for row in cells if len(row) > 1 and row[1] in ("F", "M")}
+
+
+def _given_speakers(path):
+    path = path / "SPEAKERS.TXT" if path.is_dir() else path
+    sexes = read_speakers(path) if path.is_file() else {}
+    if not sexes:
+        raise UserError(f"{path} is no SPEAKERS.TXT of LibriSpeech: give that file")
+    return sexes
 
 
 def _of_speakers(ids, sexes):
