@@ -84,28 +84,21 @@ def evaluate(
     device: Device = None,
 ):
     """Measure a model on the test part of a corpus."""
-    from unified_sess.data.corpora import find_corpus, prepare_manifests
-    from unified_sess.data.manifest import read_manifest
-    from unified_sess.errors import writable_folder
-    from unified_sess.evaluation.evaluate import evaluate_network, summary_lines
-    from unified_sess.inference import UnifiedSeparation
-    from unified_sess.network import UnifiedNetwork
+    from unified_sess.evaluation.evaluate import evaluate_command, summary_lines
 
-    network = UnifiedSeparation.from_pretrained(model, device=checked_device(device))
-    corpus = find_corpus(data_folder, network.sample_rate, mode, network.num_spks, parts=("test",))
-    manifests = prepare_manifests(corpus, writable_folder(output_dir))
-    results = evaluate_network(
-        UnifiedNetwork(network.mods),
-        read_manifest(manifests["test"], corpus.root),
+    results = evaluate_command(
+        data_folder,
+        model,
         output_dir,
-        network.sample_rate,
-        network.device,
-        audio_examples,
-        limit,
-        metrics.split(",") if metrics else None,
-        jobs,
+        mode=mode,
+        metrics=metrics.split(","),
+        jobs=jobs,
+        limit=limit,
+        device=checked_device(device),
+        audio_examples=audio_examples,
+        speakers=speakers,
     )
-    print("\n".join(summary_lines(results, output_dir)))
+    print("\n".join([*summary_lines(results, output_dir), f"Report: {output_dir / 'report.html'}"]))
 
 
 @app.command()

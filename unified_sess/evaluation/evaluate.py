@@ -90,6 +90,7 @@ def evaluate_network(
     rows = [manifest[k] for k in range(len(manifest) if limit is None else min(limit, len(manifest)))]
     if not rows:
         raise UserError("the test part holds no mixtures: nothing to evaluate")
+    genders = mixture_genders([row.id for row in rows], manifest.data_root, speakers)
     if isinstance(network, torch.nn.Module):
         network.eval()
     partial = Partial(output_folder / PARTIAL_NAME, _fingerprint(network, rows, sample_rate, metrics))
@@ -101,7 +102,6 @@ def evaluate_network(
         for measured in measure_all(tasks, jobs or default_jobs(len(waiting))):
             partial.add(measured)
             bar.update()
-    genders = mixture_genders([row.id for row in rows], manifest.data_root, speakers)
     labelled = [partial.done[row.id] | {"genders": genders.get(row.id, "")} for row in rows]
     results = Results(labelled, metric_names(metrics), {"sample_rate": sample_rate, "speakers": len(rows[0].sources)})
     groups = {"by_input_snr": by_input_snr(results), "by_genders": by_genders(results)}
