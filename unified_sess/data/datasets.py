@@ -4,23 +4,31 @@ from pathlib import Path
 
 from unified_sess.data.corpora import find_corpus, prepare_manifests
 from unified_sess.data.dataset import MixtureDataset
+from unified_sess.data.dynamic_mixing import DynamicMixingDataset
+from unified_sess.data.held_out import in_part, write_held_out
 from unified_sess.data.manifest import read_manifest
 from unified_sess.errors import UserError
-
 
 DEMO_FOLDER = Path("data")
 
 
 def choose_data_folder(settings):
-    """The experiment's data folder; without one, the demo corpus, made at its first use.
+    """Folder of the corpus: the experiment's, mixtures held out of its speech folder, or else the demo corpus.
+
+    The latter two are made at their first use.
 
     Raises
     ------
     UserError
-        When no data folder is given and the demo corpus cannot be made.
+        When folders contradict each other, or the demo corpus cannot be made.
     """
+    if settings.get("noise_folder") and not settings.get("speech_folder"):
+        raise UserError("--noise_folder mixes with speech: give --speech_folder too")
     if settings.get("data_folder") is not None:
         return settings["data_folder"]
+    if settings.get("speech_folder"):
+        folder = Path(settings["save_folder"]) / "held_out"
+        return write_held_out(folder, lambda part: _dynamic(settings, part), settings["sample_rate"])
     if settings["num_spks"] != 2:
         raise UserError("the demo corpus has 2 speakers: give --data_folder DIR for another num_spks")
     from unified_sess.data.demo_corpus import make_demo_corpus  # needs the demo extra
@@ -34,34 +42,55 @@ def build_datasets(settings, data_folder):
     Arguments
     ---------
     settings : dict
-        Scalar settings of the experiment: save_folder, sample_rate, num_spks, mode, train_split, seed, speed_perturb.
+        Scalar settings of the experiment: save_folder, sample_rate, num_spks, mode, train_split, seed, speed_perturb,
+        training_signal_len and, for mixing on the fly, speech_folder, noise_folder, speakers, mixtures_per_epoch.
     data_folder : str
         LibriMix or WHAM! folder.
 
     Returns
     -------
     datasets : dict
-        train, valid, test: `MixtureDataset` (train may be a `DynamicMixingDataset`); `manifests`: the CSV files.
+        train, a `MixtureDataset` or, with a speech folder, a `DynamicMixingDataset`; valid and test.
 
     Raises
     ------
     UserError
         Naming what is missing or contradicts the experiment.
     """
-    sample_rate, seed = settings["sample_rate"], settings["seed"]
+    dynamic = bool(settings.get("speech_folder"))
     corpus = find_corpus(
         data_folder,
-        sample_rate=sample_rate,
+        sample_rate=settings["sample_rate"],
         mode=settings.get("mode"),
         num_spks=settings["num_spks"],
         train_split=settings.get("train_split"),
+        parts=("valid", "test") if dynamic else ("train", "valid", "test"),
     )
-    manifests = prepare_manifests(corpus, settings["save_folder"])
-    datasets = {"manifests": manifests}
-    for split in ("train", "valid", "test"):
-        manifest = read_manifest(manifests[split], corpus.root)
-        factors = settings.get("speed_perturb") if split == "train" else None
-        datasets[split] = MixtureDataset(manifest, sample_rate, seed, factors)
-        if len(datasets[split]) == 0:
-            raise UserError(f"the {split} part of {data_folder} has no mixtures: make it first")
+    datasets = {}
+    for part, path in prepare_manifests(corpus, settings["save_folder"]).items():
+        manifest = read_manifest(path, corpus.root)
+        factors = settings.get("speed_perturb") if part == "train" else None
+        datasets[part] = MixtureDataset(manifest, settings["sample_rate"], settings["seed"], factors)
+    if dynamic:
+        # With a corpus of their own for validation and test, all speakers of the folder train.
+        datasets["train"] = _dynamic(settings, "train" if settings.get("data_folder") is None else None)
     return datasets
+
+
+def _dynamic(settings, part):
+    """Mixtures made on the fly from the speakers and noises of a part; None takes all of them."""
+    seconds = settings.get("training_signal_len") if part in ("train", None) else None
+    needed = {"speaker": settings["num_spks"], "noise": 1}
+    return DynamicMixingDataset(
+        settings["speech_folder"],
+        settings.get("noise_folder"),
+        index_folder=settings["save_folder"],
+        sample_rate=settings["sample_rate"],
+        num_spks=settings["num_spks"],
+        training_signal_len=None if seconds is None else round(seconds * settings["sample_rate"]),
+        mixtures_per_epoch=settings.get("mixtures_per_epoch") if part in ("train", None) else None,
+        seed=settings["seed"],
+        speed_factors=settings.get("speed_perturb"),
+        speakers=settings.get("speakers"),
+        keep=None if part is None else lambda names, kind: in_part(names, part, needed[kind]),
+    )

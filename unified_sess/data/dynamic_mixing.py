@@ -51,6 +51,9 @@ class DynamicMixingDataset(torch.utils.data.Dataset):
         CSV with the columns path,speaker; None takes LibriSpeech's layout or the first folder.
     cache_gib : float
         Decoded files kept in memory by each process, at most (GiB).
+    keep : callable
+        Keeps the speakers and noises of a part: called with all names and what they are (`speaker` or `noise`), it
+        returns those that may be used; None keeps all.
     workers : int
         Processes that measure the files the first time; None is one for each core.
 
@@ -75,6 +78,7 @@ class DynamicMixingDataset(torch.utils.data.Dataset):
         noise_loudness=mixing.NOISE_LOUDNESS,
         speakers=None,
         cache_gib=1.0,
+        keep=None,
         workers=None,
     ):
         self.sample_rate, self.num_spks, self.seed = sample_rate, num_spks, seed
@@ -86,6 +90,11 @@ class DynamicMixingDataset(torch.utils.data.Dataset):
         shortest = MIN_ACTIVE * max(self.speed_factors)
         self.speech = [r for r in index(speech_folder, table, False) if max(b - a for a, b in r.activity) >= shortest]
         self.noises = index(noise_folder, None, True) if noise_folder else []
+        if keep is not None:
+            speakers = keep([r.speaker for r in self.speech], "speaker")
+            noises = keep([r.path for r in self.noises], "noise") if self.noises else ()
+            self.speech = [r for r in self.speech if r.speaker in speakers]
+            self.noises = [r for r in self.noises if r.path in noises]
         self.speech_folder, self.noise_folder = Path(speech_folder), noise_folder and Path(noise_folder)
         by_speaker = {}
         for number, recording in enumerate(self.speech):
