@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from unified_sess.audio import read_audio, write_audio
+from unified_sess.evaluation.measuring import read_references
 from unified_sess.evaluation.results import JSON_NAME
 from unified_sess.evaluation.signals import best_permutation, mixture_scale
 
@@ -52,7 +53,7 @@ def choose_examples(results, count):
 
 def _example(network, row, sample_rate):
     mixture = read_audio(row.mixture, sample_rate=sample_rate)[0]
-    sources = np.stack([read_audio(path, sample_rate=sample_rate)[0] for path in row.sources], axis=1)
+    sources, _ = read_references(row, mixture, sample_rate)
     estimates, enhanced = (np.nan_to_num(x) for x in network(mixture))
     estimates = mixture_scale(mixture, estimates[:, best_permutation(estimates, sources).numpy()])
     signals = {"mixture": mixture, "enhanced": mixture_scale(mixture, enhanced[:, None])[:, 0]}

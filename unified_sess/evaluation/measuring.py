@@ -63,16 +63,24 @@ def default_jobs(count):
 
 
 def read_references(row, mixture, sample_rate):
-    """Sources `[time, speakers]` and clean mixture `[time]` of a row; the latter is their sum where it has no file."""
-    sources = np.stack([read_audio(path, sample_rate=sample_rate)[0] for path in row.sources], axis=1)
-    clean = sources.sum(1) if row.clean is None else read_audio(row.clean, sample_rate=sample_rate)[0]
-    for path, signal in ((row.sources[0], sources), (row.clean, clean)):
+    """Sources `[time, speakers]` and clean mixture `[time]` of a row; the latter is their sum where it has no file.
+
+    Raises
+    ------
+    UserError
+        Naming the file that cannot be read or is not as long as the mixture.
+    """
+
+    def read(path):
+        signal, _ = read_audio(path, sample_rate=sample_rate)
         if len(signal) != len(mixture):
             raise UserError(
-                f"{path} has {len(signal)} samples where its mixture {row.mixture} has {len(mixture)}: "
-                "make the corpus again"
+                f"{path} has {len(signal)} samples where its mixture has {len(mixture)}: make the corpus again"
             )
-    return sources, clean
+        return signal
+
+    sources = np.stack([read(path) for path in row.sources], axis=1)
+    return sources, sources.sum(1) if row.clean is None else read(row.clean)
 
 
 @contextlib.contextmanager

@@ -61,6 +61,8 @@ def _input_snr(signals, noise):
 
 
 def _sdr_of_best_sir(sources, estimates):
+    if len(sources) == 1:  # no interference to tell permutations by
+        return _sdr_in_order(sources, estimates)
     return fast_bss_eval.bss_eval_sources(sources, estimates)[0]
 
 

@@ -67,7 +67,8 @@ class Results:
 
     def summary(self):
         """What `test_results.json` holds."""
-        return {"utterances": len(self), "metrics": self.metric_summary(), **self.details}
+        reasons = {row["ID"]: row["reasons"] for row in self.rows if row.get("reasons")}
+        return {"utterances": len(self), "metrics": self.metric_summary(), **self.details, "reasons": reasons}
 
     def save(self, folder):
         """Write `test_results.csv` (last row: the means) and `test_results.json`; each appears whole or not at all."""
@@ -108,8 +109,13 @@ def load_results(folder):
     except (IndexError, KeyError, TypeError, ValueError):
         raise UserError(f"{path} is no table of results: evaluate again") from None
     summary = Path(folder) / JSON_NAME
-    details = json.loads(summary.read_text(encoding="utf-8")) if summary.is_file() else {}
-    return Results(rows, metrics, {k: v for k, v in details.items() if k not in ("utterances", "metrics")})
+    try:
+        details = json.loads(summary.read_text(encoding="utf-8")) if summary.is_file() else {}
+    except ValueError:
+        raise UserError(f"{summary} is no summary of results: evaluate again") from None
+    for row in rows:
+        row["reasons"] = details.get("reasons", {}).get(row["ID"], {})
+    return Results(rows, metrics, {k: v for k, v in details.items() if k not in ("utterances", "metrics", "reasons")})
 
 
 def mean(values):
