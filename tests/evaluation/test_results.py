@@ -100,19 +100,19 @@ def test_groups_part_the_utterances_at_five_decibels():
 def test_genders_come_from_speakers_beside_the_corpus_or_from_metadata(tmp_path):
     root = tmp_path / "Libri2Mix" / "wav8k" / "min"
     root.mkdir(parents=True)
-    ids = ["14-1-0_19-2-0", "14-1-0_7-3-0"]
+    ids = ["14-1-0_19-2-0", "14-1-0_7-3-0", "19-2-0_19-4-0_14"]  # the last one ends in the mixture's own number
     assert mixture_genders(ids, root) == {}
     (tmp_path / "LibriSpeech").mkdir()
     speakers = tmp_path / "LibriSpeech" / "SPEAKERS.TXT"
     speakers.write_text(
         ";ID  |SEX| SUBSET |MINUTES| NAME\n14   | F | x | 25 | A |B\n19 | M | x | 2 | C\n", encoding="utf-8"
     )
-    assert mixture_genders(ids, root) == {"14-1-0_19-2-0": "FM"}
+    assert mixture_genders(ids, root) == {"14-1-0_19-2-0": "FM", "19-2-0_19-4-0_14": "MM"}
     metadata = tmp_path / "Libri2Mix" / "metadata"
     metadata.mkdir()
     text = "mixture_ID,speaker_1_ID,speaker_1_sex,speaker_2_ID,speaker_2_sex\n14-1-0_7-3-0,14,F,7,F\n"
     (metadata / "info.csv").write_text(text, encoding="utf-8")
-    assert mixture_genders(ids, root) == {"14-1-0_19-2-0": "FM", "14-1-0_7-3-0": "FF"}
+    assert mixture_genders(ids, root) == {"14-1-0_19-2-0": "FM", "14-1-0_7-3-0": "FF", "19-2-0_19-4-0_14": "MM"}
     with pytest.raises(UserError, match="no SPEAKERS.TXT"):
         mixture_genders(ids, root, tmp_path / "nothing.txt")
 

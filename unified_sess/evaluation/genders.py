@@ -1,10 +1,13 @@
 """Which genders speak in a mixture, as far as the corpus says."""
 
 import csv
+import re
 from pathlib import Path
 
 from unified_sess.errors import UserError
 
+# A mixture may carry a number of its own behind the utterances.
+UTTERANCE = re.compile(r"(?:^|_)(\d+)-\d+-\d+(?=_|$)")
 SEARCH_DEPTH = 4  # folders above the mixtures, far enough from `.../Libri2Mix/wav8k/min` to its neighbours
 
 
@@ -61,8 +64,8 @@ def _given_speakers(path):
 
 
 def _of_speakers(ids, sexes):
-    speakers = {name: [part.split("-")[0] for part in name.split("_")] for name in ids}
-    speakers = {name: found for name, found in speakers.items() if all(s in sexes for s in found)}
+    speakers = {name: UTTERANCE.findall(name) for name in ids}
+    speakers = {name: found for name, found in speakers.items() if found and all(s in sexes for s in found)}
     return {name: "".join(sorted(sexes[s] for s in found)) for name, found in speakers.items()}
 
 

@@ -133,7 +133,8 @@ def training_figure(curves):
         for name, color in zip(names, (BLUE, ORANGE)):
             marker = "o" if len(curves["epoch"]) < 30 else None
             ax.plot(curves["epoch"], curves[name], color=color, marker=marker, markersize=3, label=name.split()[0])
-        ax.set_yscale(scale)
+        drawn = np.concatenate([curves[name][_drawable(curves[name], scale)] for name in names])
+        ax.set_yscale(scale if drawn.max() > 10 * drawn.min() else "linear")  # less than a decade has no readable ticks
         ax.set_title(title, fontsize=9, loc="left")
         ax.set_xlabel("epoch")
         ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
