@@ -293,3 +293,13 @@ def test_fine_tuning_trains_what_is_not_frozen(train, tmp_path, corpus):
     for name in ("encoder", "decoder", "masknet", "enhancer"):
         before, after = (torch.load(f / f"{name}.ckpt") for f in (first, second))
         assert all(torch.equal(before[k], after[k]) for k in before) == (name != "enhancer"), name
+
+
+def test_two_processes_take_the_steps_of_one_with_the_whole_batch(train, tmp_path):
+    train("--batch_size", "4", output=tmp_path / "one")
+    train(output=tmp_path / "two", launcher=["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"])
+    one, two = checkpoint(tmp_path / "one"), checkpoint(tmp_path / "two")
+    for name in ("encoder.ckpt", "enhancer.ckpt", "masknet.ckpt", "decoder.ckpt"):
+        for key, value in one[name].items():
+            torch.testing.assert_close(two[name][key], value, rtol=1e-4, atol=1e-5)
+    assert (tmp_path / "two" / "test_results.csv").exists()

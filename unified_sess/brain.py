@@ -226,8 +226,8 @@ class UnifiedBrain(sb.Brain):
         lr = self.optimizer.param_groups[0]["lr"] / self.optimizer.param_groups[0]["lr_factor"]
         self._set_learning_rate(valid_stats, epoch)
         stats = {"epoch": epoch, "lr": lr, "optimizer_steps": self.optimizer_step}
+        self.hparams.train_logger.log_stats(stats, self.train_stats, valid_stats)  # on all ranks: it is a collective
         if if_main_process():
-            self.hparams.train_logger.log_stats(stats, self.train_stats, valid_stats)
             self._write_tensorboard(stats, valid_stats, epoch)
             self._draw_gradients(epoch)
         if self.checkpointer is not None:

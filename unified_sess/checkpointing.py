@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from speechbrain.utils import checkpoints
-from speechbrain.utils.distributed import if_main_process
+from speechbrain.utils.distributed import ddp_barrier, if_main_process
 from speechbrain.utils.logger import get_logger
 
 logger = get_logger(__name__)
@@ -44,8 +44,11 @@ class AtomicCheckpointer(checkpoints.Checkpointer):
         except BaseException:
             self.remove_incomplete()
             raise
-        if saved is None:  # not the main process
-            return None
+        renamed = self._rename(saved, verbosity) if if_main_process() else None
+        ddp_barrier()  # before anybody lists the checkpoints
+        return renamed
+
+    def _rename(self, saved, verbosity):
         for file in saved.path.iterdir():
             _flush(file)
         whole = saved.path.with_name(saved.path.name.removeprefix(INCOMPLETE))

@@ -10,7 +10,7 @@ import soundfile
 from scipy.signal import lfilter
 from tqdm import tqdm
 
-from unified_sess.data.demo_speech import make_sentence, make_voices, speak
+from unified_sess.data.demo_speech import make_sentence, make_voices, speak, vary
 from unified_sess.data.mixing import draw_gains, fit_lengths, measure_loudness, mix, peak_weight
 
 
@@ -23,7 +23,7 @@ class Part(NamedTuple):
     mixtures: int
 
 
-PARTS = {"train-100": Part(20, 30, 8, 1200), "dev": Part(5, 8, 3, 40), "test": Part(5, 10, 3, 60)}
+PARTS = {"train-100": Part(24, 40, 6, 1600), "dev": Part(5, 8, 2, 40), "test": Part(5, 10, 2, 60)}
 TRACKS, TRACK_SECONDS = 8, 30  # noise of each part, cut at random places
 
 
@@ -42,7 +42,7 @@ def make_demo_corpus(folder, sample_rate=8000, seed=0, parts=None, progress=True
     seed : int
         The same seed makes the same corpus in a fresh process.
     parts : dict
-        Name to `Part`; None is the default of 1200 training, 40 dev and 60 test mixtures.
+        Name to `Part`; None is the default of 1600 training, 40 dev and 60 test mixtures.
 
     Returns
     -------
@@ -104,7 +104,7 @@ def _make_part(folder, part, voices, sample_rate, random, progress):
 def _utterances(voice, count, sample_rate, random, bar=None):
     utterances = []
     for _ in range(count):
-        utterances.append(speak(voice, make_sentence(random), sample_rate))
+        utterances.append(speak(vary(voice, random), make_sentence(random), sample_rate))
         if bar is not None:
             bar.update()
     return utterances

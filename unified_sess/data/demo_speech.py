@@ -54,13 +54,22 @@ def make_voices(count, seed=0):
     voices = []
     for number, variant in enumerate(VARIANTS):
         name = f"{ACCENTS[number % len(ACCENTS)]}+{variant}"
-        voice = Voice(name, int(random.integers(25, 75)), int(random.integers(35, 75)), int(random.integers(140, 195)))
+        voice = Voice(name, int(random.integers(10, 90)), int(random.integers(30, 80)), int(random.integers(140, 195)))
         if engine.choose(voice):
             voices.append(voice)
         if len(voices) == count:
             return voices
     raise UserError(
         f"espeak-ng loads {len(voices)} of {count} voices: reinstall with pip install --force-reinstall espeakng-loader"
+    )
+
+
+def vary(voice, random):
+    """The same speaker in another mood: pitch, pitch range and speed differ a little."""
+    return voice._replace(
+        pitch=int(np.clip(voice.pitch + random.integers(-12, 13), 0, 99)),
+        range=int(np.clip(voice.range + random.integers(-20, 21), 10, 99)),
+        speed=voice.speed + int(random.integers(-15, 16)),
     )
 
 
