@@ -12,7 +12,7 @@ from tests.corpus import make_corpus
 from unified_sess.data.corpora import find_corpus, prepare_manifests
 from unified_sess.data.manifest import read_manifest
 from unified_sess.errors import UserError
-from unified_sess.evaluation.evaluate import evaluate_network, run_network, summary_lines
+from unified_sess.evaluation.evaluate import evaluate_command, evaluate_network, run_network, summary_lines
 from unified_sess.evaluation.examples import choose_examples
 from unified_sess.evaluation.results import Results
 from unified_sess.network import NoEnhancer, UnifiedNetwork
@@ -215,3 +215,32 @@ def test_the_summary_says_what_training_reached(finished, tmp_path):
     log = "epoch: 1, lr: 1.00e-03 - train loss_ss: 2.7, train conflict_rate: 7.39e-01 - valid si_snri: 3\n"
     (tmp_path / "train_log.txt").write_text(log + log.replace("7.39e-01", "2.50e-01"), encoding="utf-8")
     assert "conflict rate of the two gradients in the last epoch: 25.0 %" in "\n".join(summary_lines(results, tmp_path))
+
+
+def pretrained(num_spks):
+    from speechbrain.lobes.models.dual_path import Decoder, Encoder
+
+    from unified_sess.inference import UnifiedSeparation
+    from unified_sess.nnet.conv_tasnet import MaskNet
+
+    masknet = MaskNet(N=16, B=8, H=8, P=3, X=1, R=1, C=num_spks)
+    modules = {"encoder": Encoder(16, 16), "masknet": masknet, "decoder": Decoder(16, 1, 16, 8, bias=False)}
+    return UnifiedSeparation(modules, {"num_spks": num_spks, "sample_rate": 8000}, run_opts={"device": "cpu"})
+
+
+def test_the_command_needs_nothing_but_a_model_and_the_test_part(corpus, tmp_path, monkeypatch, no_report):
+    model = pretrained(2)
+    monkeypatch.setattr("unified_sess.inference.separation.UnifiedSeparation.from_pretrained", lambda *_, **__: model)
+    out = tmp_path / "out"
+    results = evaluate_command(corpus.data_root, output=out, metrics=METRICS, limit=2, audio_examples=1, progress=False)
+    expected = evaluate(UnifiedNetwork(model.mods), corpus, tmp_path / "other", limit=2, audio_examples=1)
+    assert results.rows == expected.rows
+    assert (out / "test_results.csv").read_bytes() == (tmp_path / "other" / "test_results.csv").read_bytes()
+
+
+def test_a_model_of_other_speakers_is_refused_before_anything_is_measured(corpus, tmp_path, monkeypatch):
+    model = pretrained(3)
+    monkeypatch.setattr("unified_sess.inference.separation.UnifiedSeparation.from_pretrained", lambda *_, **__: model)
+    with pytest.raises(UserError, match="num_spks"):
+        evaluate_command(corpus.data_root, output=tmp_path / "out", metrics=METRICS, progress=False)
+    assert not (tmp_path / "out").exists()
