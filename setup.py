@@ -10,7 +10,7 @@ exec((HERE / "unified_sess" / "__init__.py").read_text(encoding="utf-8"), VERSIO
 
 DEMO = ["espeakng-loader>=0.2.4"]  # voices inside the package: demo speech without a download
 METRICS = ["pesq>=0.0.4", "speechmos>=0.0.1", "librosa>=0.10", "onnxruntime>=1.16", "requests"]
-TORCHJD = ["torchjd>=0.8"]
+TORCHJD = ["torchjd>=0.18"]
 
 setup(
     name="unified_sess",

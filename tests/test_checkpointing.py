@@ -2,6 +2,7 @@
 
 import os
 import random
+import resource
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 import torch
 
 from unified_sess.checkpointing import AtomicCheckpointer
+from unified_sess.errors import UserError
 
 
 def test_random_state_comes_back(tmp_path):
@@ -31,6 +33,21 @@ def test_a_failed_save_leaves_nothing_and_keeps_the_last(tmp_path):
     good = AtomicCheckpointer(tmp_path, {"a": torch.nn.Linear(2, 2)}).save_checkpoint()
     with pytest.raises(OSError):
         AtomicCheckpointer(tmp_path, {"a": Fails(2, 2)}).save_checkpoint()
+    assert [p.name for p in tmp_path.iterdir()] == [good.path.name]
+
+
+def test_a_disk_that_fills_up_is_one_line_and_keeps_the_last(tmp_path):
+    large = torch.nn.Linear(200, 200)
+    good = AtomicCheckpointer(tmp_path, {"a": large}).save_checkpoint()
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))  # writes fail from here on, as on a full disk
+    try:
+        with pytest.raises(UserError, match="cannot write a checkpoint.*free some space"):
+            AtomicCheckpointer(tmp_path, {"a": large}).save_checkpoint()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
     assert [p.name for p in tmp_path.iterdir()] == [good.path.name]
 
 

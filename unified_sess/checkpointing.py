@@ -12,6 +12,8 @@ from speechbrain.utils import checkpoints
 from speechbrain.utils.distributed import ddp_barrier, if_main_process
 from speechbrain.utils.logger import get_logger
 
+from unified_sess.errors import UserError
+
 logger = get_logger(__name__)
 
 INCOMPLETE = "incomplete-"
@@ -41,8 +43,14 @@ class AtomicCheckpointer(checkpoints.Checkpointer):
         try:
             # Quiet here: the folder's name in SpeechBrain's message is still the temporary one.
             saved = super().save_checkpoint(meta=meta, end_of_epoch=end_of_epoch, name=name, verbosity=logging.DEBUG)
-        except BaseException:
+        except BaseException as error:
             self.remove_incomplete()
+            # torch's writer turns a failed write, as on a full disk, into a RuntimeError of its own.
+            if isinstance(error, RuntimeError) and ("inline_container" in str(error) or "StreamWriter" in str(error)):
+                raise UserError(
+                    f"cannot write a checkpoint in {self.checkpoints_dir}: free some space on the disk, then run the "
+                    "same command again; it goes on from the last checkpoint"
+                ) from None
             raise
         renamed = self._rename(saved, verbosity) if if_main_process() else None
         ddp_barrier()  # before anybody lists the checkpoints

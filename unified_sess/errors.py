@@ -42,8 +42,8 @@ def os_error_line(error):
     name = error.filename or "a file"
     if error.errno == errno.ENOSPC:
         return f"no space left on the disk while writing {name}: free some space and run the same command again"
-    if error.errno == errno.EDQUOT:
-        return f"disk quota reached while writing {name}: free some space and run the same command again"
+    if error.errno in (errno.EDQUOT, errno.EFBIG):
+        return f"disk quota or file size limit reached while writing {name}: free some space and run the same command again"
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return f"no permission to use {name}: choose another folder or change its permissions"
     return None
