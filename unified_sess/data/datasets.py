@@ -29,6 +29,8 @@ def choose_data_folder(settings):
     if settings.get("speech_folder"):
         folder = Path(settings["save_folder"]) / "held_out"
         return write_held_out(folder, lambda part: _dynamic(settings, part), settings["sample_rate"])
+    if not settings.get("demo_corpus"):
+        raise UserError("no data: give --data_folder DIR, or --speech_folder DIR and --noise_folder DIR")
     if settings["num_spks"] != 2:
         raise UserError("the demo corpus has 2 speakers: give --data_folder DIR for another num_spks")
     from unified_sess.data.demo_corpus import make_demo_corpus  # needs the demo extra
