@@ -26,7 +26,7 @@ import importlib.abc, importlib.util, sys
 class Refuse(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path=None, target=None):
         if name.split(".")[0] == "unified_sess":
-            raise ModuleNotFoundError(name)
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 real = importlib.util.find_spec
 importlib.util.find_spec = lambda name, *a: None if name == "unified_sess" else real(name, *a)
 sys.meta_path.insert(0, Refuse())
