@@ -10,11 +10,11 @@ import soundfile
 from unified_sess.evaluation.plots import spectrogram
 
 matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402
+import matplotlib.pyplot as plt
 
 TITLES = {
     "mixture": "Two people in noise: the recording",
-    "enhanced": "Cleaned: both people, less noise",
+    "enhanced": "After the enhancer: both people",
     "s1_estimate": "Separated: first voice",
     "s2_estimate": "Separated: second voice",
 }
@@ -34,7 +34,7 @@ def main(results, picture):
         axis.set_xlabel("time (s)")
     for axis in axes[:, 0]:
         axis.set_ylabel("frequency (kHz)")
-    figure.savefig(picture, dpi=110)
+    figure.savefig(picture, dpi=72)
 
 
 if __name__ == "__main__":

@@ -6,8 +6,8 @@ from pathlib import Path
 # Two test processes on two cores: more threads would only wait for each other. Before torch is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import pytest  # noqa: E402
-import torch  # noqa: E402
+import pytest
+import torch
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

@@ -11,19 +11,12 @@ from unified_sess.errors import UserError
 
 ACCENTS = ("en-us", "en-gb", "en-gb-scotland", "en-029")
 # Variants that differ in timbre; some of espeak-ng's list cannot be loaded on every build, and are passed over.
-VARIANTS = (
-    "m1 f1 m2 f2 m3 f3 m4 f4 m5 f5 m6 Alicia m7 Andrea m8 Annie Alex belinda Andy linda Denis aunty Diogo steph Gene "
-    "anika Henrique grandma Hugo steph2 Jacky steph3 Lee caleb Marco adam Mario john Michael boris Mike david "
-    "Reed edward Storm ian ed iven antonio max benjamin miguel marcelo norbert michel pablo paul pedro quincy rob robert"
-).split()
+VARIANTS = ["m1", "f1", "m2", "f2", "m3", "f3", "m4", "f4", "m5", "f5", "m6", "Alicia", "m7", "Andrea", "m8", "Annie", "Alex", "belinda", "Andy", "linda", "Denis", "aunty", "Diogo", "steph", "Gene", "anika", "Henrique", "grandma", "Hugo", "steph2", "Jacky", "steph3", "Lee", "caleb", "Marco", "adam", "Mario", "john", "Michael", "boris", "Mike", "david", "Reed", "edward", "Storm", "ian", "ed", "iven", "antonio", "max", "benjamin", "miguel", "marcelo", "norbert", "michel", "pablo", "paul", "pedro", "quincy", "rob", "robert"]
 
-ADJECTIVES = "old quiet heavy golden narrow distant careful broken gentle frozen crowded hollow bright early".split()
-NOUNS = (
-    "river teacher window engine garden captain market doctor bridge painter village letter neighbour station forest "
-    "sailor kitchen mountain driver library child shadow farmer ticket orchestra harbour"
-).split()
-VERBS = "watched followed carried noticed repaired remembered painted answered crossed described borrowed found".split()
-PLACES = "behind under beside near beyond above inside across".split()
+ADJECTIVES = ["old", "quiet", "heavy", "golden", "narrow", "distant", "careful", "broken", "gentle", "frozen", "crowded", "hollow", "bright", "early"]
+NOUNS = ["river", "teacher", "window", "engine", "garden", "captain", "market", "doctor", "bridge", "painter", "village", "letter", "neighbour", "station", "forest", "sailor", "kitchen", "mountain", "driver", "library", "child", "shadow", "farmer", "ticket", "orchestra", "harbour"]
+VERBS = ["watched", "followed", "carried", "noticed", "repaired", "remembered", "painted", "answered", "crossed", "described", "borrowed", "found"]
+PLACES = ["behind", "under", "beside", "near", "beyond", "above", "inside", "across"]
 OPENINGS = ("Yesterday,", "In the evening,", "As far as I know,", "Before the rain,", "Later that week,", "", "", "")
 ENDINGS = ("and nobody said a word.", "but it was too late.", "while the bells were ringing.", "again and again.", ".")
 
