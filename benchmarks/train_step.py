@@ -78,6 +78,9 @@ def make_steps(arguments, batch):
             "threshold": -30.0,
             "gradient_statistics": False,  # sum: one backward pass, as plain joint training
             "detach_clean_features": False,
+            "lr": 1e-5,
+            "lr_factors": {},
+            "freeze": [],
         }
         run_opts = {"device": arguments.device, "precision": arguments.precision, "max_grad_norm": 5.0}
         brain = UnifiedBrain(modules, lambda p: torch.optim.Adam(p, 1e-5), hparams, run_opts)
