@@ -34,7 +34,7 @@ def audio_info(path):
         Naming the file, when it is missing, unreadable, truncated or holds no samples.
     """
     try:
-        info = soundfile.info(str(path), verbose=True)
+        info = soundfile.info(sound_path(path), verbose=True)
     except (soundfile.SoundFileError, RuntimeError, OSError, TypeError) as error:
         raise UserError(f"cannot read {path} as audio ({_reason(error, path)}): replace or remove it") from None
     # libsndfile shortens a WAV whose header promises more data than the file has, and says so only in its log.
@@ -71,7 +71,7 @@ def read_audio(path, start=0, stop=None, sample_rate=None):
         holds samples that are not finite.
     """
     try:
-        with soundfile.SoundFile(str(path)) as file:
+        with soundfile.SoundFile(sound_path(path)) as file:
             if file.channels != 1:
                 raise UserError(f"{path} has {file.channels} channels where 1 is expected: convert it to mono")
             if sample_rate is not None and file.samplerate != sample_rate:
@@ -104,9 +104,21 @@ def write_audio(path, signal, sample_rate, subtype="PCM_16"):
             raise UserError(f"cannot write {path} ({_reason(error, temporary)}): is the disk full?") from None
 
 
+def sound_path(path):
+    """The path as soundfile takes it: as bytes where a name on disk is not valid UTF-8."""
+    path = os.fspath(path)
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return os.fsencode(path)
+    return path
+
+
 def _reason(error, path):
     """What libsndfile said, without the path it repeats."""
     if not os.path.exists(path):
         return "it does not exist"
-    text = str(error).replace(f"Error opening {str(path)!r}: ", "").strip()
+    text = str(error).replace(f"Error opening {sound_path(path)!r}: ", "").strip()
+    if "(possibly a pipe?)" in text:  # what the MP3 reader says of anything it does not recognise
+        return "Format not recognised"
     return text.rstrip(".") or type(error).__name__

@@ -1,6 +1,7 @@
 """Files that appear whole or not at all."""
 
 import contextlib
+import hashlib
 import os
 
 
@@ -19,8 +20,9 @@ def atomic_path(path):
     """
     folder, name = os.path.split(os.path.abspath(path))
     root, extension = os.path.splitext(name)
-    # The extension stays, since libraries choose the format by it.
-    temporary = os.path.join(folder, f".{root[:100]}.{os.getpid()}.tmp{extension}")
+    # Long names are shortened to fit, so a digest tells them apart; the extension stays, since libraries go by it.
+    digest = hashlib.blake2s(os.fsencode(name), digest_size=4).hexdigest()
+    temporary = os.path.join(folder, f".{root[:40]}.{digest}.{os.getpid()}.tmp{extension}")
     try:
         yield temporary
         os.replace(temporary, path)

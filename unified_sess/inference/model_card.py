@@ -13,9 +13,19 @@ METRICS = {  # in test_results.csv: as people write them
     "sdri": "SDRi (dB)",
     "se_si_snr": "SI-SNR of the enhanced mixture (dB)",
     "se_si_snri": "SI-SNRi of the enhanced mixture (dB)",
+    "se_si_snr_noisy": "SI-SNR of the noisy mixture against the clean one (dB)",
+    "input_snr": "SNR of the mixture (dB)",
     "stoi": "STOI",
+    "stoi_mixture": "STOI of the mixture",
     "estoi": "ESTOI",
+    "estoi_mixture": "ESTOI of the mixture",
     "pesq": "PESQ",
+    "pesq_mixture": "PESQ of the mixture",
+    "dnsmos_ovrl": "DNSMOS overall",
+    "dnsmos_sig": "DNSMOS speech",
+    "dnsmos_bak": "DNSMOS background",
+    "dnsmos_p808": "DNSMOS P.808",
+    "dnsmos_ovrl_mixture": "DNSMOS overall of the mixture",
 }
 BODY = """
 # {title}

@@ -65,7 +65,8 @@ def save_model(folder, config, modules):
     }
     content = {"format": "unified_sess", "format_version": 1, **config._asdict()}
     with atomic_path(folder / WEIGHTS) as temporary:
-        safetensors.torch.save_file(tensors, temporary, metadata={"format": "pt"})
+        # Not save_file, whose files nobody else may read.
+        Path(temporary).write_bytes(safetensors.torch.save(tensors, metadata={"format": "pt"}))
     with atomic_path(folder / CONFIG) as temporary:
         Path(temporary).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 

@@ -7,11 +7,12 @@ import numpy as np
 import soundfile
 import soxr
 
-from unified_sess.audio import audio_info
+from unified_sess.audio import audio_info, sound_path
 from unified_sess.errors import UserError
 
 BLOCK = 10.0  # s of audio read at once
 RATES = (2000, 768000)  # Hz; below there is no speech left
+LARGEST = 1e10  # integers that were never scaled reach 2e9; far beyond, 32-bit networks overflow
 
 
 class Recording:
@@ -29,18 +30,23 @@ class Recording:
     ----------
     frames, sample_rate, channels : int
         As in the file.
+    shortfall : float
+        Known after reading: s that an MP3 lacks of what its header promises. (What there is has been read; in other
+        formats the length is certain, so that one which breaks off is an error.)
 
     Raises
     ------
     UserError
         Naming the file when it is missing, unreadable, truncated, empty or has an impossible rate; while reading also
-        where samples are not finite.
+        where samples are not finite or absurdly large.
     """
 
     def __init__(self, path):
         if os.path.isdir(path):
             raise UserError(f"{path} is a folder, not an audio file")
-        self.path = path
+        if os.path.exists(path) and not os.path.isfile(path):
+            raise UserError(f"{path} is not a file but a pipe or device: save the audio to a file first")
+        self.path, self.shortfall = path, 0.0
         self.frames, self.sample_rate, self.channels = audio_info(path)
         if not RATES[0] <= self.sample_rate <= RATES[1]:
             raise UserError(f"{path} has a sample rate of {self.sample_rate} Hz: rates from {RATES[0]} to {RATES[1]} Hz work")
@@ -52,25 +58,32 @@ class Recording:
 
     def blocks(self, sample_rate, progress=None):
         """Yields the signal in pieces `[time]`, float32, at `sample_rate` Hz; `progress(seconds)` is told of each."""
-        return resample(self._mono(progress), self.sample_rate, sample_rate)
+        count = 0
+        for block in resample(self._mono(progress), self.sample_rate, sample_rate):
+            count += len(block)
+            yield block
+        if count == 0:  # some samples at a high rate are less than one at a low rate
+            yield np.zeros(1, np.float32)
 
     def _mono(self, progress):
         size = max(int(BLOCK * self.sample_rate / self.channels), 1024)
         read = 0
         try:
-            with soundfile.SoundFile(str(self.path)) as file:
+            with soundfile.SoundFile(sound_path(self.path)) as file:
                 while len(block := file.read(size, dtype="float32", always_2d=True)):
                     if not np.isfinite(block).all():
                         raise UserError(f"{self.path} holds samples that are not finite (NaN or infinity)")
+                    if np.abs(block).max() > LARGEST:
+                        raise UserError(f"{self.path} holds samples of {np.abs(block).max():.0e}, where 1 is full scale")
                     read += len(block)
                     yield block.mean(axis=1)
                     if progress is not None:
                         progress(len(block) / self.sample_rate)
         except (soundfile.SoundFileError, RuntimeError) as error:
             raise UserError(f"{self.path} breaks off after {read / self.sample_rate:.1f} s ({error}): copy it again") from None
-        # The length of an mp3 is an estimate where its header is missing.
         if read != self.frames and not str(self.path).lower().endswith(".mp3"):
             raise UserError(f"{self.path} is truncated: {read} samples where {self.frames} were promised; copy it again")
+        self.shortfall = max(0.0, (self.frames - read) / self.sample_rate)
         self.frames = read
 
 

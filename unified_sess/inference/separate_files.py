@@ -15,14 +15,17 @@ import soundfile
 import torch
 from tqdm import tqdm
 
+from unified_sess.audio import sound_path
 from unified_sess.errors import UserError, os_error_line, writable_folder
 from unified_sess.files import atomic_path
 from unified_sess.inference.long_audio import DEFAULT_WINDOWS, Windows, separate_stream
+from unified_sess.inference.marks import is_of_another, mark_of_recording
 from unified_sess.inference.planning import find_recordings
 from unified_sess.inference.recordings import Recording, Spool, of_length, resample
 from unified_sess.inference.scale import MixtureScale
 
 FULL_SCALE = 0.999  # below 1, which 16-bit files cannot hold
+LARGEST_WAV = 2**32 - 2**16  # bytes; the header counts in 32 bits
 
 
 class Options(NamedTuple):
@@ -54,10 +57,10 @@ DEFAULT_OPTIONS = Options()
 
 
 class Done(NamedTuple):
-    """What was made of a recording: its duration in s, and by how many dB its results were turned down."""
+    """What was made of a recording: its duration in s, and what the user should know of it."""
 
     duration: float
-    turned_down: float
+    notes: list
 
 
 def separate_files(model, paths, output_dir, options=DEFAULT_OPTIONS, jobs=1):
@@ -84,7 +87,9 @@ def separate_files(model, paths, output_dir, options=DEFAULT_OPTIONS, jobs=1):
     options.windows.samples(model.sample_rate)
     if jobs < 1:
         raise UserError(f"--jobs {jobs} is too small: give 1 or more")
-    work, problems = find_recordings(paths, output_dir)
+    mixed = [path for path in paths if os.path.isdir(path) and os.path.realpath(path) == os.path.realpath(output_dir)]
+    work, problems = find_recordings([path for path in paths if path not in mixed], output_dir)
+    problems += [f"{path} is the output folder as well: results would be separated again, give another" for path in mixed]
     for problem in problems:
         _report(problem)
     if not work:
@@ -108,8 +113,8 @@ def separate_files(model, paths, output_dir, options=DEFAULT_OPTIONS, jobs=1):
                 skipped += 1
             else:
                 seconds += done.duration
-                if done.turned_down:
-                    _report(f"{futures[future].source}: results turned down by {done.turned_down:.1f} dB to fit full scale", "")
+                for note in done.notes:
+                    _report(f"{futures[future].source} {note}", "")
     except KeyboardInterrupt:
         stop.set()
         raise
@@ -118,12 +123,13 @@ def separate_files(model, paths, output_dir, options=DEFAULT_OPTIONS, jobs=1):
         bar.close()
         torch.set_num_threads(threads)
     elapsed = time.monotonic() - start
-    parts = [f"separated {len(work) + len(problems) - skipped - failed} files, {seconds:.1f} s of audio in {elapsed:.1f} s"]
+    count = len(work) + len(problems) - skipped - failed
+    parts = [f"separated {count} file{'s' * (count != 1)}, {seconds:.1f} s of audio in {elapsed:.1f} s"]
     parts += [f"real-time factor {elapsed / seconds:.3f}"] if seconds else []
-    parts += [f"{skipped} skipped, which have results (--overwrite makes them again)"] if skipped else []
+    parts += [f"{skipped} skipped because of results that exist (--overwrite makes them again)"] if skipped else []
     print("; ".join(parts))
     if failed:
-        raise UserError(f"{failed} of {len(work) + len(problems)} could not be separated, see above")
+        raise UserError(f"{failed} of {len(work) + len(problems)} inputs could not be separated, see above")
 
 
 def _separate_one(model, job, output_dir, inputs, options, stop):
@@ -134,7 +140,7 @@ def _separate_one(model, job, output_dir, inputs, options, stop):
         return None, str(error)
     except OSError as error:
         return None, f"{job.source}: {os_error_line(error) or error}"
-    except (RuntimeError, MemoryError) as error:  # the device's memory, mostly
+    except (RuntimeError, ValueError, MemoryError) as error:  # the device's memory, mostly
         return None, f"{job.source}: {str(error).splitlines()[0] if str(error) else 'out of memory'}"
 
 
@@ -169,13 +175,20 @@ def separate_recording(model, job, output_dir, inputs=(), options=DEFAULT_OPTION
     outputs = [folder / f"{job.name}_{name}.{options.extension}" for name in names]
     if not folder.resolve().is_relative_to(output_dir.resolve()):
         raise UserError(f"{folder} leads out of {output_dir}: remove that link")
-    if not options.overwrite and all(path.exists() for path in outputs):
-        return None
+    recording = Recording(job.source)
+    mark = mark_of_recording(job.source)
+    if not options.overwrite:
+        strange = next((path for path in outputs if path.exists() and is_of_another(path, mark)), None)
+        if strange is not None:
+            raise UserError(f"{strange} is of another recording than {job.source}: give --overwrite or another --output-dir")
+        if all(path.exists() for path in outputs):
+            return None
     clash = next((path for path in outputs if os.path.realpath(path) in inputs), None)
     if clash is not None:
         raise UserError(f"the results of {job.source} would overwrite the input {clash}: give another --output-dir")
-    recording = Recording(job.source)
     rate = model.sample_rate if options.model_rate else recording.sample_rate
+    if options.extension == "wav" and 2 * recording.duration * rate > LARGEST_WAV:
+        raise UserError(f"{job.source}: results of {recording.duration:.0f} s are too large for wav files: use --format flac")
     writable_folder(folder)
     with tempfile.TemporaryFile(dir=output_dir) as file:
         spool = Spool(file, len(names))
@@ -188,8 +201,11 @@ def separate_recording(model, job, output_dir, inputs=(), options=DEFAULT_OPTION
 
         peak = max((float(np.abs(block).max()) for block in final() if block.size), default=0.0)
         gain = min(1.0, FULL_SCALE / peak) if peak > 0 else 1.0
-        _write(outputs, (block * np.float32(gain) for block in final()), rate)
-    return Done(recording.duration, -20 * np.log10(gain) if gain < 1 else 0.0)
+        _write(outputs, (block * np.float32(gain) for block in final()), rate, mark)
+    notes = [f"was louder than full scale: results turned down by {-20 * np.log10(gain):.1f} dB"] if gain < 1 else []
+    if recording.shortfall > 0.1:
+        notes.append(f"lacks the {recording.shortfall:.1f} s at its end: what there is was separated")
+    return Done(recording.duration, notes)
 
 
 def _separate_to_spool(model, recording, spool, options, stop):
@@ -231,15 +247,18 @@ def _take(pieces, count):
     return np.concatenate(taken) if taken else np.zeros(0, np.float32)
 
 
-def _write(paths, blocks, rate):
+def _write(paths, blocks, rate, comment):
     """Write a stream `[time, channels]` as one 16-bit file a channel."""
     with contextlib.ExitStack() as stack:
         temporary = [stack.enter_context(atomic_path(path)) for path in paths]
         try:
             with contextlib.ExitStack() as files:
                 writers = [
-                    files.enter_context(soundfile.SoundFile(path, "w", rate, 1, subtype="PCM_16")) for path in temporary
+                    files.enter_context(soundfile.SoundFile(sound_path(path), "w", rate, 1, subtype="PCM_16"))
+                    for path in temporary
                 ]
+                for writer in writers:
+                    writer.comment = comment
                 for block in blocks:
                     for writer, channel in zip(writers, block.T):
                         writer.write(channel)
