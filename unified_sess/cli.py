@@ -11,12 +11,12 @@ from unified_sess.errors import UserError, one_line_errors
 
 app = typer.Typer(
     help="Clean noisy recordings and separate their speakers.",
-    no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
 UsageError = typer.BadParameter.__base__  # of the click that typer carries
+INTERRUPTED = 130  # what typer makes of Ctrl-C
 
 Model = Annotated[
     str | None, typer.Option(help="Exported folder, results folder or hub id; without it the model of this package.")
@@ -49,7 +49,16 @@ def separate(
         bool, typer.Option("--fixed-order", help="Keep the network's order of speakers instead of tracking voices.")
     ] = False,
 ):
-    """Separate recordings of any rate, channel count and length."""
+    """Separate the speakers of recordings.
+
+    Of any rate, channel count (the mean is taken) and length. Folders keep their tree; results are as long and as loud
+    as the recording; those that exist are skipped.
+
+    \b
+    unified-sess separate meeting.wav --output-dir separated
+    unified-sess separate recordings "more/*.mp3" --output-dir separated --enhanced --format flac
+    unified-sess separate --model my-model --output-dir separated -- -odd-name.wav
+    """
     from unified_sess.inference import UnifiedSeparation, Windows
     from unified_sess.inference.separate_files import Options, separate_files
 
@@ -65,7 +74,13 @@ def export(
     results: Annotated[Path, typer.Argument(help="Output folder of a training.")],
     folder: Annotated[Path, typer.Argument(help="Model folder to make.")],
 ):
-    """Make a model folder from the best checkpoint of a training."""
+    """Make a model folder of a training's best checkpoint.
+
+    The folder loads with UnifiedSeparation and with SpeechBrain, and is ready for the hub.
+
+    \b
+    unified-sess export results/unified/1234 my-model
+    """
     from unified_sess.inference.export import export as write_model
 
     print(f"exported to {write_model(results, folder)}")
@@ -84,7 +99,11 @@ def evaluate(
     jobs: Annotated[int | None, typer.Option(help="Worker processes for the measures.")] = None,
     device: Device = None,
 ):
-    """Measure a model on the test part of a corpus."""
+    """Measure a model on the test part of a corpus.
+
+    \b
+    unified-sess evaluate --model my-model --data-folder Libri2Mix --output-dir measured
+    """
     from unified_sess.evaluation.evaluate import evaluate_command, summary_lines
 
     results = evaluate_command(
@@ -107,7 +126,11 @@ def compare(
     folders: Annotated[list[Path], typer.Argument(help="Results folders, the baseline first.")],
     output: Annotated[Path | None, typer.Option(help="Folder of the comparison.")] = None,
 ):
-    """Compare the test results of several models on the same mixtures."""
+    """Compare test results of models on the same mixtures.
+
+    \b
+    unified-sess compare results/baseline/1234 results/unified/1234
+    """
     from unified_sess.evaluation.compare import run_compare
 
     run_compare(folders, output)
@@ -115,7 +138,13 @@ def compare(
 
 @app.command()
 def check_data(folder: Annotated[Path, typer.Argument(help="Corpus or folder of audio.")]):
-    """Look for faults in a corpus: unreadable, silent or misaligned files, speakers in two splits."""
+    """Look for faults in a corpus.
+
+    Unreadable, silent or misaligned files, speakers in two splits.
+
+    \b
+    unified-sess check-data Libri2Mix
+    """
     from unified_sess.data.check import run_check
 
     raise typer.Exit(run_check(folder))
@@ -126,7 +155,13 @@ def show_network(
     context: typer.Context,
     path: Annotated[Path, typer.Argument(help="A file of hparams/networks or an experiment.")],
 ):
-    """Print what a network file builds: parameters, work, receptive field, memory. --NAME VALUE replaces a setting."""
+    """Print the size and cost of a network.
+
+    Parameters, work, receptive field and memory of what a file builds; --NAME VALUE replaces one of its settings.
+
+    \b
+    unified-sess show-network hparams/networks/sepformer.yaml --num_spks 3
+    """
     import yaml
 
     from unified_sess.show_network import show_network as show
@@ -147,7 +182,7 @@ def checked_device(name):
     if name is None:
         return None
     try:
-        torch.zeros(1, device=name)
+        torch.zeros(1, device=name).cpu()
     except (RuntimeError, AssertionError, ValueError, NotImplementedError):
         raise UserError(f"there is no device {name!r} here: give --device cpu, or leave it out") from None
     return name
@@ -155,14 +190,16 @@ def checked_device(name):
 
 def main(arguments=None):
     """Run the command; errors that a user can cause are one line and an exit status of 1, wrong usage has 2."""
+    arguments = sys.argv[1:] if arguments is None else arguments
     with one_line_errors("unified-sess"):
         try:
-            status = app(args=arguments, prog_name="unified-sess", standalone_mode=False)
+            status = app(args=arguments or ["--help"], prog_name="unified-sess", standalone_mode=False)
         except UsageError as error:
-            print(f"unified-sess: error: {error.format_message()} (see unified-sess --help)", file=sys.stderr)
+            command = error.ctx.command_path if error.ctx is not None else "unified-sess"
+            print(f"unified-sess: error: {error.format_message().rstrip('.')} (see {command} --help)", file=sys.stderr)
             raise SystemExit(2) from None
-        except typer.Abort:
-            raise KeyboardInterrupt from None
+        if status == INTERRUPTED:
+            raise KeyboardInterrupt
     if isinstance(status, int) and status:
         raise SystemExit(status)
 

@@ -139,6 +139,7 @@ def _separate_one(model, job, output_dir, inputs, options, stop):
     except UserError as error:
         return None, str(error)
     except OSError as error:
+        error.filename = error.filename or output_dir  # what has no name is the temporary file there
         return None, f"{job.source}: {os_error_line(error) or error}"
     except (RuntimeError, ValueError, MemoryError) as error:  # the device's memory, mostly
         return None, f"{job.source}: {str(error).splitlines()[0] if str(error) else 'out of memory'}"
