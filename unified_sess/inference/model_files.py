@@ -13,10 +13,11 @@ from safetensors import SafetensorError
 from unified_sess.errors import UserError
 from unified_sess.files import atomic_path
 from unified_sess.inference import module_tree
-from unified_sess.network import MODULE_NAMES
+from unified_sess.network import MODULE_NAMES, count_speakers
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
+SAMPLE_RATES = (1000, 768000)  # Hz
 SHIPPED = Path(__file__).resolve().parent.parent / "models" / "default"
 
 
@@ -93,16 +94,37 @@ def load_model(folder):
         tensors = safetensors.torch.load_file(folder / WEIGHTS)
     except (SafetensorError, OSError, ValueError) as error:
         raise UserError(f"{folder / WEIGHTS} is corrupt ({error}): copy or export it again") from None
-    modules = {name: module_tree.build(tree, f"{folder / CONFIG}: {name}") for name, tree in config.modules.items()}
     states = {name: {} for name in MODULE_NAMES}
     for key, tensor in tensors.items():
         name, _, rest = key.partition(".")
         if name not in states:
             raise UserError(f"{folder / WEIGHTS} holds {key!r}, which belongs to no module")
         states[name][rest] = tensor
+    with torch.device("meta"):  # sizes are compared before a hostile config can take memory
+        for name, module in _build(config, folder).items():
+            check_state(module, states[name], f"{folder / WEIGHTS}: {name}")
+    modules = _build(config, folder)
     for name, module in modules.items():
-        load_state(module, states[name], f"{folder / WEIGHTS}: {name}")
+        module.load_state_dict(states[name])
+    check_speakers(modules, config.num_spks, folder / CONFIG)
     return config, modules
+
+
+def _build(config, folder):
+    return {name: module_tree.build(tree, f"{folder / CONFIG}: {name}") for name, tree in config.modules.items()}
+
+
+def check_speakers(modules, num_spks, where):
+    """Raise `UserError` unless the four modules fit together and give `num_spks` sources."""
+    for module in modules.values():
+        module.eval()
+    try:
+        found = count_speakers(modules)
+    except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{where}: its modules do not fit together ({reason}): export the model again") from None
+    if found != num_spks:
+        raise UserError(f"{where} says {num_spks} speakers, but its network gives {found}: export the model again")
 
 
 def read_config(path):
@@ -121,6 +143,8 @@ def read_config(path):
     numbers = [content.get(name) for name in ("num_spks", "sample_rate")]
     if not all(type(number) is int and number > 0 for number in numbers):
         raise UserError(f"{path} lacks num_spks or sample_rate")
+    if not SAMPLE_RATES[0] <= numbers[1] <= SAMPLE_RATES[1]:
+        raise UserError(f"{path} has a sample rate of {numbers[1]} Hz, where {SAMPLE_RATES[0]} to {SAMPLE_RATES[1]} work")
     return ModelConfig({name: modules[name] for name in MODULE_NAMES}, *numbers)
 
 
@@ -133,11 +157,12 @@ def load_checkpoint(module, path):
     except Exception as error:  # noqa: BLE001 - a corrupt file can end in almost any exception
         reason = str(error).splitlines() or [type(error).__name__]
         raise UserError(f"{path} is corrupt ({reason[0][:100]})") from None
-    load_state(module, state, path)
+    check_state(module, state, path)
+    module.load_state_dict(state)
 
 
-def load_state(module, state, where):
-    """Load a state dict strictly; `UserError` naming the first parameter that does not fit."""
+def check_state(module, state, where):
+    """Raise `UserError` naming the first weights of a state dict that do not fit a module."""
     own = module.state_dict()
     if not isinstance(state, dict):
         raise UserError(f"{where} holds no weights")
@@ -147,4 +172,3 @@ def load_state(module, state, where):
         if own[key].shape != state[key].shape:
             sizes = f"{list(state[key].shape)} where the network has {list(own[key].shape)}"
             raise UserError(f"{where}: weights {key!r} have the shape {sizes}")
-    module.load_state_dict(state)

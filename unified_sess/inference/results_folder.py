@@ -6,7 +6,7 @@ import yaml
 
 from unified_sess.errors import UserError
 from unified_sess.inference import module_tree
-from unified_sess.inference.model_files import ModelConfig, load_checkpoint
+from unified_sess.inference.model_files import ModelConfig, check_speakers, load_checkpoint
 from unified_sess.network import MODULE_NAMES
 
 EXPERIMENT = "hyperparams.yaml"
@@ -51,6 +51,7 @@ def load_results(folder):
     checkpoint = best_checkpoint(folder)
     for name in MODULE_NAMES:
         load_checkpoint(modules[name], checkpoint / f"{name}.ckpt")
+    check_speakers(modules, numbers[0], experiment)
     return ModelConfig(trees, *numbers), modules
 
 
