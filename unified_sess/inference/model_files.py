@@ -41,7 +41,7 @@ def find_model(source, **download_options):
     """
     if source is None:
         if not (SHIPPED / CONFIG).is_file():
-            raise UserError("this installation has no model of its own: give a model folder or a hub id")
+            raise UserError("this installation has no model of its own: give a model folder or hub id (--model)")
         return SHIPPED
     if Path(source).is_dir():
         return Path(source)
