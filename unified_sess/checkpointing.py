@@ -46,7 +46,8 @@ class AtomicCheckpointer(checkpoints.Checkpointer):
         except BaseException as error:
             self.remove_incomplete()
             # torch's writer turns a failed write, as on a full disk, into a RuntimeError of its own.
-            if isinstance(error, RuntimeError) and ("inline_container" in str(error) or "StreamWriter" in str(error)):
+            words = ("inline_container", "StreamWriter", "iostream")
+            if isinstance(error, RuntimeError) and any(word in str(error) for word in words):
                 raise UserError(
                     f"cannot write a checkpoint in {self.checkpoints_dir}: free some space on the disk, then run the "
                     "same command again; it goes on from the last checkpoint"

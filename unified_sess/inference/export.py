@@ -1,5 +1,6 @@
 """Turn the results folder of a training into a model folder."""
 
+import io
 import os
 import shutil
 from pathlib import Path
@@ -75,7 +76,9 @@ def export(results, folder):
     (folder / CONFIG).unlink(missing_ok=True)  # written last: a folder with it is whole
     for name in MODULE_NAMES:
         with atomic_path(folder / f"{name}.ckpt") as temporary:
-            torch.save(modules[name].state_dict(), temporary)
+            buffer = io.BytesIO()  # torch's own writer hides why it failed, such as a full disk
+            torch.save(modules[name].state_dict(), buffer)
+            Path(temporary).write_bytes(buffer.getbuffer())
     with atomic_path(folder / "hyperparams.yaml") as temporary:
         Path(temporary).write_text(_hyperparams(config), encoding="utf-8")
     with atomic_path(folder / "custom.py") as temporary:

@@ -61,7 +61,7 @@ def check(tree, where):
     """Raise `UserError` unless a tree holds whitelisted classes and plain values alone."""
     if not isinstance(tree, dict) or set(tree) != {"class", "args"} or not isinstance(tree["args"], dict):
         raise UserError(f"{where} is not a module with 'class' and 'args': export the model again")
-    if tree["class"] not in CLASSES:
+    if not isinstance(tree["class"], str) or tree["class"] not in CLASSES:
         raise UserError(f"{where} names the class {tree['class']!r}, which model files may not use")
     for name, value in tree["args"].items():
         _check_value(value, name, f"{where}.{name}")
