@@ -86,8 +86,8 @@ def _is_audio(name):
 
 def _told_apart(jobs):
     """Jobs with results of different names: by extension, else by folder, else by number."""
-    jobs = [_with_extension(job, same) if len(same) > 1 else job for job, same in _with_rivals(jobs)]
-    jobs = [_with_folder(job, same) if len(same) > 1 else job for job, same in _with_rivals(jobs)]
+    for change in (_with_extension, _with_folder, _with_extension):  # in one folder, extensions may tell them apart again
+        jobs = [change(job, same) if len(same) > 1 else job for job, same in _with_rivals(jobs)]
     taken = set()
     for number, job in enumerate(jobs):
         repeat = 2
