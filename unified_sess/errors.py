@@ -4,6 +4,7 @@ import contextlib
 import errno
 import os
 import sys
+import tempfile
 
 
 class UserError(Exception):
@@ -67,10 +68,8 @@ def writable_folder(path):
     """
     try:
         os.makedirs(path, exist_ok=True)
-        probe = os.path.join(path, f".write-test-{os.getpid()}")
-        with open(probe, "w", encoding="utf-8"):
+        with tempfile.TemporaryFile(dir=path):  # without a name that threads could share
             pass
-        os.remove(probe)
     except OSError as error:
         raise UserError(f"cannot write in the folder {path} ({error.strerror}): give another folder") from None
     return path

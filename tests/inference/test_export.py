@@ -113,6 +113,25 @@ def test_a_full_disk_leaves_no_model(results, tmp_path):
     UnifiedSeparation.from_pretrained(tmp_path / "model")
 
 
+def test_an_export_that_breaks_off_leaves_no_mixture_of_two_models(results, tmp_path, monkeypatch):
+    folder = export(results, tmp_path / "model")
+    make_results(tmp_path / "others", si_snri=(1.0,))
+    real, saved = torch.save, []
+
+    def save(state, file):
+        saved.append(file)
+        if len(saved) == 3:
+            raise KeyboardInterrupt
+        real(state, file)
+
+    monkeypatch.setattr(torch, "save", save)
+    with pytest.raises(KeyboardInterrupt):
+        export(tmp_path / "others", folder)
+    for load in (UnifiedSeparation.from_pretrained, UnifiedSeparation.from_hparams):
+        with pytest.raises(UserError):
+            load(folder)
+
+
 @pytest.mark.parametrize("name", ["hyperparams.yaml", "masknet.ckpt", "CKPT.yaml"])
 @pytest.mark.parametrize("damage", ["missing", "empty", "text", "half"])
 def test_damaged_results(results, tmp_path, name, damage):

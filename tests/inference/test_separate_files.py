@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ import torch
 
 from tests.inference.results import make_results
 from tests.inference.training import mixture
-from unified_sess.errors import UserError
+from unified_sess.errors import UserError, writable_folder
 from unified_sess.inference import UnifiedSeparation, Windows
 from unified_sess.inference.export import export
 from unified_sess.inference.separate_files import Options, separate_files
@@ -276,6 +277,13 @@ def test_jobs_give_the_same_results(model, tmp_path):
         assert (tmp_path / "out1" / name).read_bytes() == (tmp_path / "out3" / name).read_bytes()
     with pytest.raises(UserError, match="--jobs 0"):
         separate_files(model, [tmp_path / "in"], tmp_path / "out", jobs=0)
+
+
+def test_jobs_may_check_one_folder_at_a_time(tmp_path):
+    """A file to try writing with had one name for all threads: some found it removed already."""
+    with ThreadPoolExecutor(8) as pool:
+        assert len(list(pool.map(lambda _: writable_folder(tmp_path), range(500)))) == 500
+    assert results(tmp_path) == []
 
 
 @pytest.mark.parametrize("kind", ["file", "below a file", "read-only"])

@@ -21,6 +21,8 @@ from unified_sess.network import MODULE_NAMES
 
 logger = get_logger(__name__)
 
+HYPERPARAMS = "hyperparams.yaml"
+ENTRIES = (HYPERPARAMS, CONFIG)  # where SpeechBrain and `from_pretrained` start to read
 HEADER = """\
 # Made by unified-sess export. SpeechBrain executes this file; config.json and model.safetensors hold the same model
 # as plain data.
@@ -73,13 +75,14 @@ def export(results, folder):
     config, modules = load_results(results)
     evaluations = evaluations_of(load_measures(results)) if (results / CSV_NAME).is_file() else []
     writable_folder(folder)
-    (folder / CONFIG).unlink(missing_ok=True)  # written last: a folder with it is whole
+    for name in ENTRIES:  # written after what they name: a folder that has them is whole
+        (folder / name).unlink(missing_ok=True)
     for name in MODULE_NAMES:
         with atomic_path(folder / f"{name}.ckpt") as temporary:
             buffer = io.BytesIO()  # torch's own writer hides why it failed, such as a full disk
             torch.save(modules[name].state_dict(), buffer)
             Path(temporary).write_bytes(buffer.getbuffer())
-    with atomic_path(folder / "hyperparams.yaml") as temporary:
+    with atomic_path(folder / HYPERPARAMS) as temporary:
         Path(temporary).write_text(_hyperparams(config), encoding="utf-8")
     with atomic_path(folder / "custom.py") as temporary:
         shutil.copyfile(Path(__file__).with_name("custom.py"), temporary)
