@@ -208,13 +208,14 @@ def test_weights_of_other_sizes(exported, tmp_path):
         _assert_one_line(folder, words)
 
 
-@pytest.mark.parametrize("name", ["hyperparams.yaml", "masknet.ckpt"])
-@pytest.mark.parametrize("damage", ["missing", "empty", "text"])
+@pytest.mark.parametrize("name", ["hyperparams.yaml", "encoder.ckpt", "enhancer.ckpt", "masknet.ckpt", "decoder.ckpt"])
+@pytest.mark.parametrize("damage", ["missing", "empty", "text", "half", "another's"])
 def test_damaged_speechbrain_files(exported, tmp_path, name, damage):
     folder = shutil.copytree(exported[2], tmp_path / "model")
-    (folder / name).unlink() if damage == "missing" else (folder / name).write_bytes(
-        b"" if damage == "empty" else b"hello" * 20
-    )
+    whole, other = (folder / name).read_bytes(), "masknet.ckpt" if name == "encoder.ckpt" else "encoder.ckpt"
+    content = {"empty": b"", "text": b"hello" * 20, "half": whole[: len(whole) // 2]}
+    content["another's"] = (folder / other).read_bytes()  # SpeechBrain alone leaves the weights random then
+    (folder / name).unlink() if damage == "missing" else (folder / name).write_bytes(content[damage])
     with pytest.raises(UserError, match=str(folder)):
         UnifiedSeparation.from_hparams(folder)
 
