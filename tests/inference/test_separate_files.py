@@ -268,6 +268,17 @@ def test_wav_files_end_at_four_gigabytes(model, tmp_path, capsys, monkeypatch):
     separate_files(model, [tmp_path / "a.wav"], tmp_path / "out", Options(extension="flac"))
 
 
+@pytest.mark.parametrize("rate", [96001, 768000])
+def test_rates_that_flac_lacks(model, tmp_path, capsys, rate):
+    record(tmp_path / "a.wav", 0.05, rate)
+    with pytest.raises(UserError):
+        separate_files(model, [tmp_path / "a.wav"], tmp_path / "out", Options(extension="flac"))
+    assert "--format wav or --model-rate" in capsys.readouterr().err and results(tmp_path / "out") == []
+    separate_files(model, [tmp_path / "a.wav"], tmp_path / "out", Options(extension="flac", model_rate=True))
+    separate_files(model, [tmp_path / "a.wav"], tmp_path / "out")
+    assert soundfile.info(tmp_path / "out/a_s1.wav").samplerate == rate
+
+
 def test_jobs_give_the_same_results(model, tmp_path):
     for number in range(4):
         record(tmp_path / f"in/{number}.wav", 0.3, seed=number)

@@ -264,7 +264,9 @@ def _write(paths, blocks, rate, comment):
                     for writer, channel in zip(writers, block.T):
                         writer.write(channel)
         except (soundfile.SoundFileError, RuntimeError) as error:
-            raise UserError(f"cannot write {paths[0]} at {rate} Hz ({error}): try --model-rate, or is the disk full?") from None
+            reason = str(error).rpartition(": ")[2].rstrip(".")
+            way_out = "is the disk full? Some rates need --format wav or --model-rate"
+            raise UserError(f"cannot write {paths[0]} at {rate} Hz ({reason}): {way_out}") from None
 
 
 def _report(text, kind="error: "):
