@@ -56,17 +56,28 @@ def dynamic_mixing(args, folder):
     from unified_sess.data.dynamic_mixing import DynamicMixingDataset
 
     peer = speechbrain_mixer(args, folder)
-    ours = DynamicMixingDataset(folder / "speech", folder / "Libri" / "wav8k/min/train-360/noise", folder / "index")
-    rates = []
+    same = (folder / "speech", folder / "Libri" / "wav8k/min/train-360/noise")
+    original = (args.corpora / "LibriSpeech" / "train-clean-100", args.corpora / "wham_noise" / "tr")
+    ours = {
+        "the peer's 8 kHz WAV, kept decoded": DynamicMixingDataset(*same, folder / "index", cache_gib=8),
+        "the peer's 8 kHz WAV, read each time": DynamicMixingDataset(*same, folder / "index", cache_gib=0),
+        "16 kHz FLAC, kept decoded": DynamicMixingDataset(*original, folder / "index", cache_gib=8),
+        "16 kHz FLAC, decoded each time": DynamicMixingDataset(*original, folder / "index", cache_gib=0),
+    }
+    rates = {name: [] for name in ours}
     for k in range(args.rounds + 1):
-        pair = []
-        for make in (lambda i: peer[i % len(peer)], lambda i, k=k: ours[k, i, 32000]):
-            start = time.perf_counter()
-            for i in range(100):
-                make(i)
-            pair.append(100 / (time.perf_counter() - start))
-        rates.append(pair)
-    report("dynamic mixing, 4 s, 8 kHz", rates[1:])
+        for name, dataset in ours.items():
+            pair = (peer, range(len(peer))), (dataset, [(k, i, 32000) for i in range(len(peer))])
+            rates[name].append([items_a_second(*each) for each in pair])
+    for name, pairs in rates.items():
+        report(f"dynamic mixing, 4 s, 8 kHz, ours from {name}", pairs[1:])
+
+
+def items_a_second(dataset, keys):
+    start = time.perf_counter()
+    for key in keys:
+        dataset[key]
+    return len(keys) / (time.perf_counter() - start)
 
 
 def speechbrain_mixer(args, folder):

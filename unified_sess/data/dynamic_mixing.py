@@ -2,9 +2,8 @@
 
 import functools
 import hashlib
+import math
 import os
-import threading
-from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ import soundfile
 import soxr
 import torch
 
+from unified_sess.audio import sound_path
 from unified_sess.data import mixing
 from unified_sess.data.speech_folders import index_folder, read_speakers
 from unified_sess.errors import UserError
@@ -50,7 +50,8 @@ class DynamicMixingDataset(torch.utils.data.Dataset):
     speakers : str
         CSV with the columns path,speaker; None takes LibriSpeech's layout or the first folder.
     cache_gib : float
-        Decoded files kept in memory by each process, at most (GiB).
+        Where all files decoded take no more memory than this (GiB), each process keeps those it has read; otherwise
+        only the wanted part of a file is read, each time.
     keep : callable
         Keeps the speakers and noises of a part: called with all names and what they are (`speaker` or `noise`), it
         returns those that may be used; None keeps all.
@@ -88,25 +89,27 @@ class DynamicMixingDataset(torch.utils.data.Dataset):
         table = read_speakers(speakers) if speakers else None
         index = functools.partial(_index, index_folder, workers or len(os.sched_getaffinity(0)))
         shortest = MIN_ACTIVE * max(self.speed_factors)
-        self.speech = [r for r in index(speech_folder, table, False) if max(b - a for a, b in r.activity) >= shortest]
+        self.speech = [r for r in index(speech_folder, table, False) if np.ptp(r.activity, axis=1).max() >= shortest]
         self.noises = index(noise_folder, None, True) if noise_folder else []
         if keep is not None:
             speakers = keep([r.speaker for r in self.speech], "speaker")
             noises = keep([r.path for r in self.noises], "noise") if self.noises else ()
             self.speech = [r for r in self.speech if r.speaker in speakers]
             self.noises = [r for r in self.noises if r.path in noises]
-        self.speech_folder, self.noise_folder = Path(speech_folder), noise_folder and Path(noise_folder)
         by_speaker = {}
         for number, recording in enumerate(self.speech):
             by_speaker.setdefault(recording.speaker, []).append(number)
         self.by_speaker = [np.array(by_speaker[name]) for name in sorted(by_speaker)]
         if len(self.by_speaker) < num_spks:
             raise UserError(
-                f"{speech_folder} has {len(self.by_speaker)} speakers where a mixture needs {num_spks}: add speakers"
+                f"{speech_folder} has {len(self.by_speaker)} speakers where a mixture needs {num_spks}: add speakers, or "
+                "say who speaks (the first folder tells, LibriSpeech's names, or a CSV with path,speaker)"
             )
         counts = np.array([len(numbers) for numbers in self.by_speaker], float)
         self._chances = np.cumsum(counts / counts.sum())
-        self._cache = _SignalCache(int(cache_gib * 2**30), sample_rate)
+        keep_files = sum(r.frames for r in self.speech + self.noises) * 4 <= cache_gib * 2**30
+        self._read_speech = _Reader(speech_folder, keep_files)
+        self._read_noise = _Reader(noise_folder, keep_files)
         self.frames = np.full(mixtures_per_epoch or max(1, len(self.speech) // num_spks), self.length)
 
     def __len__(self):
@@ -152,28 +155,27 @@ class DynamicMixingDataset(torch.utils.data.Dataset):
         return drawn + random.choice(others, self.num_spks - len(drawn), replace=False).tolist()
 
     def _crop_speech(self, recording, length, random):
-        signal = self._cache.read(self.speech_folder / recording.path)
         factor = self.speed_factors[int(random.integers(len(self.speed_factors)))]
-        need = int(np.ceil(length * factor)) + 1
-        if len(signal) > need:
+        rate, frames = recording.sample_rate, recording.frames
+        need = math.ceil(length * rate * factor / self.sample_rate) + 1
+        start = 0
+        if frames > need:
             # A crop that starts here or there, but holds a stretch of voice.
-            stretches = [s for s in recording.activity if s[1] - s[0] >= MIN_ACTIVE] or recording.activity
+            stretches = recording.activity[np.ptp(recording.activity, axis=1) >= MIN_ACTIVE]
             begin, end = stretches[int(random.integers(len(stretches)))]
-            voice = int(random.uniform(begin, max(begin, end - MIN_ACTIVE)) * self.sample_rate)
-            must = min(int(MIN_ACTIVE * self.sample_rate), need)
-            low, high = max(0, voice + must - need), min(voice, len(signal) - need)
-            start = int(random.integers(low, high + 1)) if high >= low else max(0, len(signal) - need)
-            signal = signal[start : start + need]
-        if factor != 1:
-            signal = soxr.resample(signal, self.sample_rate * factor, self.sample_rate, quality="MQ")
-        return _fit(signal, length)
+            voice = int(random.uniform(begin, max(begin, end - MIN_ACTIVE)) * rate)
+            must = min(int(MIN_ACTIVE * rate), need)
+            low, high = max(0, voice + must - need), min(voice, frames - need)
+            start = int(random.integers(low, high + 1)) if high >= low else frames - need
+        signal = self._read_speech(recording, start, start + need)
+        return _fit(_resample(signal, rate * factor, self.sample_rate), length)
 
     def _crop_noise(self, recording, length, random):
-        signal = self._cache.read(self.noise_folder / recording.path)
-        if len(signal) < length:
-            return mixing.extend_noise(signal, length).astype(np.float32)
-        start = int(random.integers(len(signal) - length + 1))
-        return signal[start : start + length]
+        need = math.ceil(length * recording.sample_rate / self.sample_rate) + 1
+        start = int(random.integers(max(0, recording.frames - need) + 1))
+        signal = self._read_noise(recording, start, start + need)
+        signal = _resample(signal, recording.sample_rate, self.sample_rate)
+        return mixing.extend_noise(signal, length).astype(np.float32, copy=False)
 
 
 def _index(folder_of_index, workers, folder, speakers, noise):
@@ -188,37 +190,40 @@ def _fit(signal, length):
     return np.pad(signal[:length], (0, max(0, length - len(signal))))
 
 
-class _SignalCache:
-    """Decoded files at one rate, the last used kept up to a number of bytes."""
+def _resample(signal, rate, new_rate):
+    return signal if rate == new_rate else soxr.resample(signal, rate, new_rate)
 
-    def __init__(self, limit, sample_rate):
-        self.limit, self.sample_rate, self.size = limit, sample_rate, 0
-        self.signals, self.lock = OrderedDict(), threading.Lock()
 
-    def __getstate__(self):  # a spawned worker starts with an empty cache of its own
-        return self.limit, self.sample_rate
+class _Reader:
+    """Reads parts of a folder's recordings, first channel, float32 `[time]`.
 
-    def __setstate__(self, state):
-        self.__init__(*state)
+    What a part holds must not depend on what was read before it: MP3 and Ogg decode a little differently from the middle
+    of a file. So either all files are read whole and kept, or none is.
+    """
 
-    def read(self, path):
-        """First channel of a file, resampled, float32 `[time]`."""
-        key = str(path)
-        with self.lock:
-            if key in self.signals:
-                self.signals.move_to_end(key)
-                return self.signals[key]
+    def __init__(self, folder, keep):
+        self.folder, self.keep, self.kept = folder, keep, {}
+
+    def __getstate__(self):  # a spawned worker starts without the signals
+        return {"folder": self.folder, "keep": self.keep, "kept": {}}
+
+    def __call__(self, recording, start, stop):
+        if not self.keep:
+            return self._read(recording, start, stop)
+        if recording.path not in self.kept:
+            self.kept[recording.path] = self._read(recording, 0, recording.frames)
+        return self.kept[recording.path][start:stop]
+
+    def _read(self, recording, start, stop):
+        path = os.path.join(self.folder, recording.path)
         try:
-            signal, rate = soundfile.read(key, dtype="float32", always_2d=True)
-        except (soundfile.SoundFileError, OSError) as error:
-            raise UserError(f"cannot read {key} ({error}): was it removed after the training began?") from None
-        signal = np.ascontiguousarray(signal[:, 0])
-        if rate != self.sample_rate:
-            signal = soxr.resample(signal, rate, self.sample_rate)
-        with self.lock:
-            if key not in self.signals:
-                self.signals[key] = signal
-                self.size += signal.nbytes
-                while self.size > self.limit and self.signals:
-                    self.size -= self.signals.popitem(last=False)[1].nbytes
-        return signal
+            with soundfile.SoundFile(sound_path(path)) as file:
+                if start:
+                    file.seek(start)
+                signal = file.read(stop - start, dtype="float32", always_2d=True)
+                changed = file.samplerate != recording.sample_rate or len(signal) < min(stop, recording.frames) - start
+        except (soundfile.SoundFileError, RuntimeError, OSError) as error:
+            raise UserError(f"cannot read {path} ({error}): was it removed after the training began?") from None
+        if changed:
+            raise UserError(f"{path} was changed after the training began: run the same command again")
+        return np.ascontiguousarray(signal[:, 0])
