@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Data measured beside its peers, in interleaved rounds: the public LibriMix generator and SpeechBrain's dynamic mixing.
 
 Run: python benchmarks/data.py --corpora ../shared/corpora --librimix LibriMix --speechbrain speechbrain

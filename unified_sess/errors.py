@@ -3,8 +3,10 @@
 import contextlib
 import errno
 import os
+import signal
 import sys
 import tempfile
+import traceback
 
 
 class UserError(Exception):
@@ -28,14 +30,30 @@ def one_line_errors(program):
     try:
         yield
     except UserError as error:
-        _exit(program, str(error))
-    except OSError as error:
-        message = os_error_line(error)
+        # Behind a loader's worker process the text is wrapped in that worker's traceback.
+        _exit(program, str(error).rsplit(f"{UserError.__module__}.{UserError.__name__}: ", 1)[-1])
+    except (OSError, EOFError, RuntimeError) as error:
+        message = _lost_worker_line(error) or (os_error_line(error) if isinstance(error, OSError) else None)
         if message is None:
             raise
         _exit(program, message)
     except KeyboardInterrupt:
         _exit(program, "interrupted", status=130)
+
+
+def _lost_worker_line(error):
+    """One line for the death of a data loader's worker process, else None.
+
+    torch raises a RuntimeError from its signal handler, or whatever reading from the dead process gives.
+    """
+    reading = any(frame.f_code.co_name == "_try_get_data" for frame, _ in traceback.walk_tb(error.__traceback__))
+    if not reading and not str(error).startswith("DataLoader worker"):
+        return None
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # else torch raises again while Python ends
+    return (
+        "a data loader's worker process was killed (out of memory?): run the same command again, "
+        "it goes on from the last checkpoint, or give fewer --num_workers"
+    )
 
 
 def os_error_line(error):
