@@ -29,6 +29,8 @@ def test_each_fault_is_found(tmp_path, capsys):
         "clipped": ["train/clipped.wav"],
         "mis-rated": ["train/rate.wav (16000 Hz)"],
         "too short": ["train/short.wav"],
+        "unequal": [],
+        "incomplete": [],
         "leaking speakers": ["2 (test, train)"],
     }
     assert run_check(tmp_path, workers=1) == 1

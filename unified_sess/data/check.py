@@ -2,21 +2,30 @@
 
 import functools
 import os
+import re
 from collections import Counter, defaultdict
 from pathlib import Path
 
 import numpy as np
 import soundfile
 
-from unified_sess.audio import audio_info
+from unified_sess.audio import audio_info, sound_path
 from unified_sess.data.librimix_generation import parallel_map
 from unified_sess.data.speech_folders import list_audio
 from unified_sess.errors import UserError
 
-SPLITS = ("train", "dev", "valid", "test", "tr", "cv", "tt")
+SPLITS = {
+    "train": ("train", "training", "tr"),
+    "dev": ("dev", "development", "valid", "validation", "val", "cv"),
+    "test": ("test", "testing", "eval", "tt"),
+}
+ROLE = re.compile(r"mix_\w+|s\d+(_\w+)?|noise")  # folders of a corpus whose files belong together by name
 MIN_SECONDS = 0.5
 CLIPPED_RUN = 4  # so many samples in a row at full scale
+FULL_SCALE = 32767 / 32768
+FULL_SCALE_8_BIT = 127 / 128
 SILENT_PEAK = 1e-4  # -80 dB of full scale
+BLOCK = 2**16  # frames read at a time
 SHOWN = 5
 
 
@@ -26,8 +35,10 @@ def check_data(folder, workers=None):
     Returns
     -------
     report : dict
-        `unreadable`, `silent`, `clipped`, `mis-rated` (not the most common rate of its `wav8k`/`wav16k` folder, or
-        of the whole), `too short` (under 0.5 s) and `leaking speakers`: lists of names.
+        Lists of names: `unreadable` (also truncated, or with NaN), `silent` (peak under -80 dB), `clipped` (4 samples
+        in a row at full scale), `mis-rated` (not the rate of its `wav8k`/`wav16k` folder, or not the most common one),
+        `too short` (under 0.5 s), `unequal` (mixture, sources and noise of different lengths), `incomplete` (a mixture
+        without a source or the reverse) and `leaking speakers` (see `leaking_speakers`).
 
     Raises
     ------
@@ -36,16 +47,17 @@ def check_data(folder, workers=None):
     """
     files = list_audio(folder)
     job = functools.partial(_check_file, str(folder))
-    found = list(parallel_map(job, files, workers or len(os.sched_getaffinity(0)), "check"))
+    found = dict(zip(files, parallel_map(job, files, workers or len(os.sched_getaffinity(0)), "check")))
     report = {name: [] for name in ("unreadable", "silent", "clipped", "mis-rated", "too short")}
     groups = defaultdict(Counter)
-    for path, (_, rate) in zip(files, found):
+    for path, (_, rate, _) in found.items():
         groups[_rate_group(path)][rate] += rate is not None
-    for path, (faults, rate) in zip(files, found):
+    for path, (faults, rate, _) in found.items():
         for fault in faults:
             report[fault].append(path)
         if rate is not None and rate != _expected_rate(path, groups):
             report["mis-rated"].append(f"{path} ({rate} Hz)")
+    report["unequal"], report["incomplete"] = _misaligned({path: frames for path, (_, _, frames) in found.items()})
     report["leaking speakers"] = leaking_speakers(files)
     return report
 
@@ -56,7 +68,8 @@ def run_check(folder, workers=None):
     for fault, names in report.items():
         if names:
             more = ", ..." if len(names) > SHOWN else ""
-            print(f"{len(names)} {fault}: {', '.join(names[:SHOWN])}{more}")
+            line = f"{len(names)} {fault}: {', '.join(names[:SHOWN])}{more}"
+            print(line.encode(errors="replace").decode())  # names on disk need not be UTF-8
     if any(report.values()):
         return 1
     print(f"{folder}: no faults found")
@@ -64,26 +77,47 @@ def run_check(folder, workers=None):
 
 
 def leaking_speakers(files):
-    """Speakers that occur in more than one split, with the splits; speakers are read off LibriSpeech-style names."""
+    """Speakers that occur in more than one split, with the splits.
+
+    A split is a folder such as `train-360`, `dev`, `tt`. Speakers are read off LibriSpeech's and LibriMix's file
+    names; elsewhere the first folder below the split is a speaker, unless the path is one of noise.
+    """
     where = defaultdict(set)
     for path in files:
-        split = _split_of(path)
+        parts = Path(path).parts
+        place, split = next(((k, s) for k, s in enumerate(map(_split_of, parts[:-1])) if s), (None, None))
         if split is None:
             continue
-        for utterance in Path(path).stem.split("_"):
-            parts = utterance.split("-")
-            if len(parts) == 3 and all(part.isdigit() for part in parts):
-                where[parts[0]].add(split)
-    return [f"{speaker} ({', '.join(sorted(splits))})" for speaker, splits in sorted(where.items()) if len(splits) > 1]
+        fields = [utterance.split("-") for utterance in Path(path).stem.split("_")]
+        if all(len(f) == 3 and "".join(f).isdigit() for f in fields):
+            for speaker, *_ in fields:
+                where["", speaker].add(split)
+        elif len(parts) > place + 2 and not ROLE.fullmatch(parts[place + 1]) and "noise" not in path.lower():
+            where[os.path.join(*parts[:place], ""), parts[place + 1]].add(split)
+    return [f"{name} ({', '.join(sorted(splits))})" for (_, name), splits in sorted(where.items()) if len(splits) > 1]
 
 
-def _split_of(path):
-    kinds = {"tr": "train", "cv": "dev", "valid": "dev", "tt": "test"}
-    for part in Path(path).parts[:-1]:
-        name = part.split("-")[0]
-        if name in SPLITS:
-            return kinds.get(name, name)
-    return None
+def _split_of(name):
+    start = re.split("[-_]", name.lower())[0]
+    return next((split for split, names in SPLITS.items() if start in names), None)
+
+
+def _misaligned(frames):
+    """Mixtures whose files are of different lengths, and files that lack beside others of the same mixture."""
+    mixtures, roles = defaultdict(dict), defaultdict(set)
+    for path, length in frames.items():
+        place, role, name = Path(path).parent.parent, Path(path).parent.name, Path(path).stem
+        if ROLE.fullmatch(role):
+            mixtures[place, name][role] = length
+            roles[place].add(role)
+    unequal, incomplete = [], []
+    for (place, name), lengths in mixtures.items():
+        if len(set(lengths.values()) - {None}) > 1:
+            listed = ", ".join(f"{role} {length}" for role, length in sorted(lengths.items()))
+            unequal.append(f"{place}/{name} ({listed} samples)")
+        if missing := roles[place] - lengths.keys():
+            incomplete.append(f"{place}/{name} (no {', '.join(sorted(missing))})")
+    return unequal, incomplete
 
 
 def _rate_group(path):
@@ -96,23 +130,33 @@ def _expected_rate(path, groups):
 
 
 def _check_file(folder, path):
-    """Faults of one file and its rate (None where it cannot be read)."""
-    full = str(Path(folder) / path)
+    """Faults of one file, its rate and its frames (both None where it cannot be read)."""
+    full = os.path.join(folder, path)
+    peak, frames, clipped = 0.0, 0, False
     try:
-        audio_info(full)
-        signal, rate = soundfile.read(full, dtype="float32", always_2d=True)
+        expected = audio_info(full).frames
+        with soundfile.SoundFile(sound_path(full)) as file:
+            rate = file.samplerate
+            edge = FULL_SCALE_8_BIT if file.subtype.endswith(("U8", "S8")) else FULL_SCALE
+            run = np.zeros(CLIPPED_RUN - 1, bool)  # the end of the block before
+            size = -1 if file.format == "MP3" else BLOCK  # between its blocks soundfile seeks, which harms MP3
+            while len(block := file.read(size, dtype="float32", always_2d=True)):
+                frames += len(block)
+                loudest = max(float(block.max()), -float(block.min()))
+                if not np.isfinite(loudest):
+                    return ["unreadable"], None, None
+                peak = max(peak, loudest)
+                at_edge = np.concatenate([run, (np.abs(block) >= edge).any(1)]) if loudest >= edge else np.zeros(0, bool)
+                clipped = clipped or _longest_run(at_edge) >= CLIPPED_RUN
+                run = at_edge[1 - CLIPPED_RUN :]
     except (UserError, soundfile.SoundFileError, RuntimeError, OSError):
-        return ["unreadable"], None
-    if not np.isfinite(signal).all():
-        return ["unreadable"], rate
-    faults = []
-    size = np.abs(signal).max(1)
-    if size.max() < SILENT_PEAK:
-        faults.append("silent")
-    at_edge = np.concatenate([[0], (size >= 32767 / 32768).astype(int), [0]])
-    edges = np.flatnonzero(np.diff(at_edge))
-    if len(edges) and (edges[1::2] - edges[::2]).max() >= CLIPPED_RUN:
-        faults.append("clipped")
-    if len(signal) < MIN_SECONDS * rate:
-        faults.append("too short")
-    return faults, rate
+        return ["unreadable"], None, None
+    if frames < expected:
+        return ["unreadable"], None, None
+    faults = [name for name, found in (("silent", peak < SILENT_PEAK), ("clipped", clipped)) if found]
+    return faults + ["too short"] * (frames < MIN_SECONDS * rate), rate, frames
+
+
+def _longest_run(flags):
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], flags.astype(int), [0]])))
+    return int((edges[1::2] - edges[::2]).max(initial=0))

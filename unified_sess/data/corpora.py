@@ -26,6 +26,7 @@ LAYOUTS = {
 }
 MODES = ("min", "max")
 MAX_SPEAKERS = 10
+SLICE = 500
 
 
 class Corpus(NamedTuple):
@@ -198,11 +199,14 @@ def _prepare(corpus, split, path, progress):
         relative = [f"{ROOT}/{p.relative_to(corpus.root).as_posix()}" if p else "" for p in paths]
         return [stem, round(frames / corpus.sample_rate, 6), frames, corpus.sample_rate, *relative]
 
-    with ThreadPoolExecutor(8) as pool:  # reading headers waits for the disk
-        order = sorted(mixtures)
-        rows = list(
-            tqdm(pool.map(row, order), total=len(order), desc=f"Indexing {split}", disable=not progress, leave=False)
-        )
+    order, rows = sorted(mixtures), []
+    # Reading headers waits for the disk. In slices, so that an error or Ctrl-C does not wait for all of them.
+    with ThreadPoolExecutor(8) as pool, tqdm(
+        total=len(order), desc=f"Indexing {split}", disable=not progress, leave=False
+    ) as bar:
+        for first in range(0, len(order), SLICE):
+            rows += pool.map(row, order[first : first + SLICE])
+            bar.update(len(rows) - first)
     write_manifest(path, rows, corpus.num_spks)
     with atomic_path(stamp) as temporary:
         Path(temporary).write_text(json.dumps(fingerprint), encoding="utf-8")

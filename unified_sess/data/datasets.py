@@ -81,7 +81,8 @@ def build_datasets(settings, data_folder):
 
 def _dynamic(settings, part):
     """Mixtures made on the fly from the speakers and noises of a part; None takes all of them."""
-    seconds = settings.get("training_signal_len") if part in ("train", None) else None
+    training = part in ("train", None)
+    seconds = settings.get("training_signal_len") if training else None
     needed = {"speaker": settings["num_spks"], "noise": 1}
     return DynamicMixingDataset(
         settings["speech_folder"],
@@ -90,9 +91,9 @@ def _dynamic(settings, part):
         sample_rate=settings["sample_rate"],
         num_spks=settings["num_spks"],
         training_signal_len=None if seconds is None else round(seconds * settings["sample_rate"]),
-        mixtures_per_epoch=settings.get("mixtures_per_epoch") if part in ("train", None) else None,
+        mixtures_per_epoch=settings.get("mixtures_per_epoch") if training else None,
         seed=settings["seed"],
-        speed_factors=settings.get("speed_perturb"),
+        speed_factors=settings.get("speed_perturb") if training else None,
         speakers=settings.get("speakers"),
-        keep=None if part is None else lambda names, kind: in_part(names, part, needed[kind]),
+        keep=None if part is None else lambda names, kind: in_part(names, part, needed[kind], kind),
     )

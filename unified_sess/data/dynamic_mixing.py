@@ -86,6 +86,8 @@ class DynamicMixingDataset(torch.utils.data.Dataset):
         self.length = training_signal_len or DEFAULT_SECONDS * sample_rate
         self.speed_factors = [float(factor) for factor in speed_factors or (1.0,)]
         self.speech_loudness, self.noise_loudness = tuple(speech_loudness), tuple(noise_loudness)
+        if not self.length >= 1 or not all(factor > 0 for factor in self.speed_factors):
+            raise UserError("training_signal_len and speed_perturb must be greater than 0")
         table = read_speakers(speakers) if speakers else None
         index = functools.partial(_index, index_folder, workers or len(os.sched_getaffinity(0)))
         shortest = MIN_ACTIVE * max(self.speed_factors)
@@ -197,8 +199,7 @@ def _resample(signal, rate, new_rate):
 class _Reader:
     """Reads parts of a folder's recordings, first channel, float32 `[time]`.
 
-    What a part holds must not depend on what was read before it: MP3 and Ogg decode a little differently from the middle
-    of a file. So either all files are read whole and kept, or none is.
+    Parts of a file are the same whether it is kept or not.
     """
 
     def __init__(self, folder, keep):
@@ -218,9 +219,12 @@ class _Reader:
         path = os.path.join(self.folder, recording.path)
         try:
             with soundfile.SoundFile(sound_path(path)) as file:
-                if start:
+                skip = 0
+                if file.format == "MP3":  # behind a seek its decoder lacks the frames before, which it needs
+                    skip = start
+                elif start:
                     file.seek(start)
-                signal = file.read(stop - start, dtype="float32", always_2d=True)
+                signal = file.read(stop - start + skip, dtype="float32", always_2d=True)[skip:]
                 changed = file.samplerate != recording.sample_rate or len(signal) < min(stop, recording.frames) - start
         except (soundfile.SoundFileError, RuntimeError, OSError) as error:
             raise UserError(f"cannot read {path} ({error}): was it removed after the training began?") from None

@@ -1,17 +1,19 @@
 """Validation and test mixtures from the user's own folders, of speakers and noises that training never hears."""
 
 import hashlib
+import json
 import os
 import shutil
 from pathlib import Path
 
 import soundfile
+from tqdm import tqdm
 
-from unified_sess.data.dynamic_mixing import DynamicMixingDataset
 from unified_sess.errors import UserError
 
 SHARES = {"dev": 0.1, "test": 0.1}  # of the speakers and of the noises
 MIXTURES = {"dev": 60, "test": 60}
+MADE_FROM = "made_from.json"
 
 
 def part_of(name):
@@ -24,7 +26,7 @@ def part_of(name):
     return "train"
 
 
-def in_part(names, part, needed):
+def in_part(names, part, needed, kind="speaker"):
     """Those of the names that belong to a part; with few names, their order decides, so that no part stays empty.
 
     Arguments
@@ -34,6 +36,8 @@ def in_part(names, part, needed):
         train, dev or test.
     needed : int
         Names that every part needs at least.
+    kind : str
+        What is named, for the error.
 
     Raises
     ------
@@ -43,7 +47,7 @@ def in_part(names, part, needed):
     names = sorted(set(names), key=lambda name: hashlib.sha256(name.encode()).hexdigest())
     if len(names) < 3 * needed:
         raise UserError(
-            f"{len(names)} speakers or noises are too few for training, validation and test parts of {needed} each: "
+            f"{len(names)} of {kind} recordings are too few for training, validation and test parts of {needed} each: "
             "add recordings, or give --data_folder for validation and test"
         )
     by_hash = {p: {n for n in names if part_of(n) == p} for p in ("train", "dev", "test")}
@@ -64,15 +68,28 @@ def write_held_out(folder, make_dataset, sample_rate):
         `dev` or `test` to its `DynamicMixingDataset`.
     sample_rate : int
         In Hz.
+
+    Raises
+    ------
+    UserError
+        When the folder was made from other recordings or settings: training might hear its speakers.
     """
     folder = Path(folder)
+    datasets = {part: make_dataset(part) for part in MIXTURES}
+    made_from = json.dumps({part: _fingerprint(dataset) for part, dataset in datasets.items()})
     if folder.is_dir():
+        record = folder / MADE_FROM
+        if not record.is_file() or record.read_text(encoding="utf-8") != made_from:
+            raise UserError(
+                f"{folder} was made from other recordings or settings: give another --output_folder, "
+                "or delete it to make it again"
+            )
         return folder
-    making = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    making = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(making, ignore_errors=True)  # of a run that was killed
     try:
-        for part, count in MIXTURES.items():
-            dataset: DynamicMixingDataset = make_dataset(part)
-            for index in range(count):
+        for part, dataset in datasets.items():
+            for index in tqdm(range(MIXTURES[part]), desc=f"mix {part}", leave=False):
                 item = dataset[(0, index, None)]
                 signals = {f"s{k + 1}": item["sources"][:, k] for k in range(item["sources"].shape[1])}
                 signals |= {"mix_clean": item["clean"], "mix_both": item["mixture"]}
@@ -80,8 +97,18 @@ def write_held_out(folder, make_dataset, sample_rate):
                     path = making / f"wav{sample_rate // 1000}k" / "min" / part / kind / f"{index:03d}.wav"
                     path.parent.mkdir(parents=True, exist_ok=True)
                     soundfile.write(path, signal, sample_rate, subtype="FLOAT")
+        (making / MADE_FROM).write_text(made_from, encoding="utf-8")
         os.replace(making, folder)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(making, ignore_errors=True)
+        if isinstance(error, soundfile.SoundFileError):
+            raise UserError(f"cannot write in {folder.parent} ({error}): is the disk full?") from None
         raise
     return folder
+
+
+def _fingerprint(dataset):
+    """Everything that a part's mixtures are a function of."""
+    recordings = [[r.path, r.speaker, r.frames] for r in dataset.speech + dataset.noises]
+    settings = [dataset.seed, dataset.sample_rate, dataset.num_spks, dataset.length, dataset.speed_factors]
+    return hashlib.sha256(json.dumps([recordings, settings]).encode()).hexdigest()

@@ -144,7 +144,9 @@ def measure(folder, path):
         with soundfile.SoundFile(sound_path(Path(folder) / path)) as file:
             rate = file.samplerate
             step = max(1, round(ACTIVITY_FRAME * rate))
-            while len(block := file.read(round(BLOCK / ACTIVITY_FRAME) * step, dtype="float32", always_2d=True)):
+            # Between blocks soundfile seeks, which harms MP3.
+            size = -1 if file.format == "MP3" else round(BLOCK / ACTIVITY_FRAME) * step
+            while len(block := file.read(size, dtype="float32", always_2d=True)):
                 signal = block[:, 0]
                 frames += len(signal)
                 powers.append(np.square(np.pad(signal, (0, -len(signal) % step)).reshape(-1, step)).mean(1))
