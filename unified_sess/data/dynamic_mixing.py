@@ -225,9 +225,11 @@ class _Reader:
                 elif start:
                     file.seek(start)
                 signal = file.read(stop - start + skip, dtype="float32", always_2d=True)[skip:]
-                changed = file.samplerate != recording.sample_rate or len(signal) < min(stop, recording.frames) - start
+                if file.samplerate != recording.sample_rate or len(signal) < min(stop, recording.frames) - start:
+                    raise RuntimeError("it has another rate or length than before")
         except (soundfile.SoundFileError, RuntimeError, OSError) as error:
-            raise UserError(f"cannot read {path} ({error}): was it removed after the training began?") from None
-        if changed:
-            raise UserError(f"{path} was changed after the training began: run the same command again")
+            reason = error if os.path.exists(path) else "it does not exist"
+            raise UserError(
+                f"cannot read {path} ({reason}): was it changed after the training began? Run the same command again"
+            ) from None
         return np.ascontiguousarray(signal[:, 0])

@@ -47,7 +47,7 @@ def in_part(names, part, needed, kind="speaker"):
     names = sorted(set(names), key=lambda name: hashlib.sha256(name.encode()).hexdigest())
     if len(names) < 3 * needed:
         raise UserError(
-            f"{len(names)} of {kind} recordings are too few for training, validation and test parts of {needed} each: "
+            f"too few {kind}s ({len(names)}) for training, validation and test parts of {needed} each: "
             "add recordings, or give --data_folder for validation and test"
         )
     by_hash = {p: {n for n in names if part_of(n) == p} for p in ("train", "dev", "test")}

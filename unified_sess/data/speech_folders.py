@@ -118,7 +118,8 @@ def read_speakers(path):
                 if speakers.setdefault(name, speaker) != speaker:
                     raise UserError(f"{path} row {rows.line_num}: {name} has the speakers {speakers[name]} and {speaker}")
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"cannot read the speaker table {path} ({error}): it must be a CSV in UTF-8") from None
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"cannot read the speaker table {path} ({reason}): give a CSV in UTF-8") from None
     if not speakers:
         raise UserError(f"{path} has no rows: name the speaker of every file")
     return speakers
