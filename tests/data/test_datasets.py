@@ -74,3 +74,42 @@ def test_mistakes_are_one_line(settings, change, says):
     with pytest.raises(UserError, match=says) as caught:
         choose_data_folder(settings | change)
     assert "\n" not in str(caught.value)
+
+
+def test_held_out_mixtures_of_other_recordings_are_refused(settings, tmp_path):
+    choose_data_folder(settings)
+    random = np.random.default_rng(1)
+    for speaker in range(9, 12):
+        folder = tmp_path / "speech" / f"speaker{speaker}"
+        folder.mkdir()
+        soundfile.write(folder / "a.wav", voice(random, 12000, 8000, 300), 8000)
+    with pytest.raises(UserError, match="made from other recordings"):
+        choose_data_folder(settings)
+    folder = choose_data_folder(settings | {"save_folder": str(tmp_path / "other")})
+    assert len(list(folder.rglob("mix_both/*.wav"))) == 120
+
+
+def test_killed_making_of_held_out_mixtures_leaves_no_half(settings, tmp_path, monkeypatch):
+    calls = []
+
+    def full(path, *args, **kwargs):
+        calls.append(path)
+        if len(calls) == 30:
+            raise soundfile.LibsndfileError(0, prefix="no space left on device")
+        write(path, *args, **kwargs)
+
+    write = soundfile.write
+    monkeypatch.setattr(soundfile, "write", full)
+    with pytest.raises(UserError, match="is the disk full"):
+        choose_data_folder(settings)
+    assert not list((tmp_path / "save").rglob("*.wav"))
+    monkeypatch.setattr(soundfile, "write", write)
+    assert len(list(choose_data_folder(settings).rglob("mix_both/*.wav"))) == 120
+
+
+def test_held_out_speech_keeps_its_speed(settings):
+    settings["speed_perturb"] = [0.5]
+    folder = choose_data_folder(settings)
+    for path in folder.rglob("s1/*.wav"):
+        signal, _ = soundfile.read(path)
+        assert not signal[12000:].any()  # recordings are 12000 samples: at half the speed they would be longer
