@@ -167,6 +167,13 @@ def test_a_killed_run_ends_as_an_uninterrupted_one(train, tmp_path, options, kil
     assert (whole / "test_results.csv").read_text() == (killed / "test_results.csv").read_text()
 
 
+def test_a_killed_loader_process_is_one_line(train):
+    kill = {"module": "unified_sess.data.dataset", "owner": "module.MixtureDataset", "method": "__getitem__", "call": 2}
+    done = train("--num_workers", "2", kill=kill, expect=1)
+    assert "train.py: error: a data loader's worker process was killed" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+
+
 def test_no_kept_utterance_no_step(train, tmp_path):
     train("--threshold", "1000", "--number_of_epochs", "1")  # every loss is under it
     assert not checkpoint(tmp_path / "out")["optimizer.ckpt"]["state"]

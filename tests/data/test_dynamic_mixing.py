@@ -13,7 +13,7 @@ from tests.data.folders import make_folders
 from unified_sess.data import mixing
 from unified_sess.data.batches import EpochSampler, collate
 from unified_sess.data.dynamic_mixing import MIN_ACTIVE, DynamicMixingDataset
-from unified_sess.errors import UserError
+from unified_sess.errors import UserError, one_line_errors
 
 
 @pytest.fixture(scope="module")
@@ -189,3 +189,14 @@ def test_a_file_that_goes_or_changes_while_training_is_named(tmp_path, cache_gib
     os.remove(path)
     with pytest.raises(UserError, match=r"n0\.wav \(it does not exist\)"):
         data[0, 0, 8000]
+
+
+def test_an_error_in_a_loader_process_is_one_line(tmp_path, capsys):
+    speech, noise = make_folders(tmp_path, utterances=1, noises=1)
+    data = make((speech, noise, tmp_path))
+    os.remove(noise / "tr" / "n0.wav")
+    with pytest.raises(SystemExit), one_line_errors("train.py"):
+        epoch_of(data, workers=1)
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith("train.py: error: cannot read") and "n0.wav (it does not exist)" in line
+    assert "Traceback" not in line
