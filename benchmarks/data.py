@@ -15,6 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import soundfile
 import soxr
@@ -22,34 +23,50 @@ import soxr
 MAKE = Path(__file__).resolve().parents[1] / "data_prep" / "make_librimix.py"
 
 
-def draw_metadata(corpora, folder, rows):
-    """Metadata rows over the corpus, in the public form."""
-    command = [sys.executable, MAKE, "--librispeech", corpora / "LibriSpeech", "--wham-noise", corpora / "wham_noise"]
-    command += ["--output", folder / "drawn", "--types", "mix_both", "--splits", "train-clean-100"]
-    subprocess.run([*command, "--count", f"train-clean-100={rows}"], check=True, stderr=subprocess.DEVNULL)
-    table = pd.read_csv(folder / "drawn" / "Libri2Mix" / "metadata" / "libri2mix_train-clean-100.csv")
+def write_metadata(corpora, folder, rows):
+    """Random rows over links to the corpus: each reads files of its own, as in LibriSpeech, where none comes twice."""
+    random = np.random.default_rng(0)
+    speech = sorted((corpora / "LibriSpeech" / "train-clean-100").rglob("*.flac"))
+    noises = sorted((corpora / "wham_noise" / "tr").glob("*.wav"))
+    table = []
+    for k in range(rows):
+        row = {"mixture_ID": f"mixture-{k}"}
+        for n, i in enumerate(random.choice(len(speech), 2, replace=False), 1):
+            path = f"train-clean-100/{k}/{n}.flac"
+            row |= {f"source_{n}_path": link(speech[i], folder / "speech" / path, path)}
+            row |= {f"source_{n}_gain": random.uniform(0.2, 0.8)}
+        path = f"tr/{k}.wav"
+        row |= {"noise_path": link(random.choice(noises), folder / "noise" / path, path)}
+        table.append(row | {"noise_gain": random.uniform(0.2, 0.8)})
     (folder / "metadata").mkdir()
-    table = table[[name for name in table.columns if not name.endswith("_start")]]
-    table.to_csv(folder / "metadata" / "libri2mix_train-clean-100.csv", index=False)
+    pd.DataFrame(table).to_csv(folder / "metadata" / "libri2mix_train-clean-100.csv", index=False)
+
+
+def link(source, target, name):
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.symlink_to(source.resolve())
+    return name
 
 
 def generation(args, folder):
-    """Mixtures a second, 8 kHz `min`, all three types."""
-    draw_metadata(args.corpora, folder, args.rows)
-    speech, noise, meta = args.corpora / "LibriSpeech", args.corpora / "wham_noise", folder / "metadata"
+    """Mixtures a second of the whole command, all three types; the same rows, each generator with its own processes."""
+    write_metadata(args.corpora, folder, args.rows)
+    speech, noise, meta = folder / "speech", folder / "noise", folder / "metadata"
     peer = [sys.executable, args.librimix / "scripts" / "create_librimix_from_metadata.py", "--librispeech_dir", speech]
-    peer += ["--wham_dir", noise, "--metadata_dir", meta, "--n_src", "2", "--freqs", "8k", "--modes", "min"]
+    peer += ["--wham_dir", noise, "--metadata_dir", meta, "--n_src", "2"]
     ours = [sys.executable, MAKE, "--librispeech", speech, "--wham-noise", noise, "--metadata", meta]
-    rates = []
-    for k in range(args.rounds):
-        pair = []
-        for command, option in ((peer, "--librimix_outdir"), (ours, "--output")):
-            out = folder / f"{option}-{k}"
-            start = time.perf_counter()
-            subprocess.run([*command, option, out], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-            pair.append(args.rows / (time.perf_counter() - start))
-        rates.append(pair)
-    report(f"generation, {args.rows} mixtures", rates)
+    for freqs, modes in ((["8k"], ["min"]), (["8k", "16k"], ["min", "max"])):
+        rates = []
+        commands = [*peer, "--freqs", *freqs, "--modes", *modes], [*ours, "--freq", *freqs, "--mode", *modes]
+        for k in range(args.rounds):
+            pair = []
+            for command, option in zip(commands, ("--librimix_outdir", "--output")):
+                with tempfile.TemporaryDirectory(dir=folder) as out:
+                    start = time.perf_counter()
+                    subprocess.run([*command, option, out], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+                    pair.append(args.rows / (time.perf_counter() - start))
+            rates.append(pair)
+        report(f"generation, {args.rows} mixtures, {' '.join(freqs + modes)}", rates)
 
 
 def dynamic_mixing(args, folder):
@@ -130,7 +147,7 @@ def main():
     parser.add_argument("--corpora", type=Path, required=True)
     parser.add_argument("--librimix", type=Path)
     parser.add_argument("--speechbrain", type=Path)
-    parser.add_argument("--rows", type=int, default=300)
+    parser.add_argument("--rows", type=int, default=400)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--tables", nargs="+", default=list(tables), choices=list(tables))
     args = parser.parse_args()

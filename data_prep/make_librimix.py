@@ -1,25 +1,20 @@
 """Make Libri2Mix or Libri3Mix from LibriSpeech and WHAM! noise, with published or newly drawn metadata."""
 
 import argparse
-import functools
+import json
 import os
+import shutil
 import zlib
 from pathlib import Path
 
-import pandas as pd
-import soundfile
-import soxr
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # one process a core: more threads would wait for each other
 
+import pandas as pd
+
+from unified_sess.data import noise_speed
 from unified_sess.data.librimix_drawing import draw_rows
-from unified_sess.data.librimix_generation import (
-    RATE,
-    TYPES,
-    generate_split,
-    output_name,
-    parallel_map,
-    read_first_channel,
-    read_metadata,
-)
+from unified_sess.data.librimix_generation import TYPES, generate_split
+from unified_sess.data.librimix_sources import RATE, output_name, read_metadata
 from unified_sess.data.speech_folders import index_folder
 from unified_sess.errors import UserError, one_line_errors, writable_folder
 from unified_sess.files import atomic_path
@@ -39,27 +34,40 @@ def main():
     parser.add_argument("--types", nargs="+", default=list(TYPES), choices=TYPES)
     parser.add_argument("--splits", nargs="+", help="LibriSpeech folders, e.g. train-clean-100; default: all there")
     parser.add_argument("--count", nargs="+", default=[], metavar="SPLIT=N", help="e.g. train-clean-100=3000")
-    parser.add_argument("--seed", type=int, default=72)
+    parser.add_argument("--seed", type=int, help="of the draw (default: 72, or that of a draw that is there)")
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--augment-noise", action="store_true", help="first make the ...sp08/sp12.wav training noises")
+    parser.add_argument("--augment-noise", action="store_true", help="first make all ...sp08/sp12.wav training noises")
     with one_line_errors("make_librimix.py"):
         run(parser.parse_args())
 
 
 def run(args):
+    for option, value, least in (("--workers", args.workers, 1), ("--seed", args.seed or 0, 0)):
+        if value < least:
+            raise UserError(f"{option} {value}: give {least} or more")
     output = Path(writable_folder(args.output)) / f"Libri{args.n_src}Mix"
     if args.augment_noise:
-        augment_noise(Path(args.wham_noise) / "tr", args.workers)
+        noise_speed.make_all(Path(args.wham_noise) / "tr", args.workers)
     for name, rows in splits(args, output):
+        noise_speed.make_missing(rows, args.wham_noise, args.workers)
         generate_split(
             rows, args.librispeech, args.wham_noise, output, name, args.n_src, args.freq, args.mode, args.types, args.workers
         )
+    speakers = Path(args.librispeech) / "SPEAKERS.TXT"
+    if speakers.is_file():  # results by gender need it
+        with atomic_path(output / speakers.name) as temporary:
+            shutil.copyfile(speakers, temporary)
 
 
 def splits(args, output):
     """Yield the output name and the rows of each split."""
     if args.metadata:
+        if args.count or args.seed is not None:
+            raise UserError("--count and --seed are for drawing: leave them out, or leave out --metadata")
         files = [f for f in sorted(Path(args.metadata).glob(f"libri{args.n_src}mix_*.csv")) if "info" not in f.stem]
+        for name in args.splits or ():
+            if name not in [f.stem.split("_", 1)[1] for f in files]:
+                raise UserError(f"{args.metadata} has no libri{args.n_src}mix_{name}.csv")
         if args.splits:
             files = [f for f in files if f.stem.split("_", 1)[1] in args.splits]
         if not files:
@@ -70,7 +78,7 @@ def splits(args, output):
     counts = {}
     for text in args.count:
         split, _, number = text.partition("=")
-        if not number.isdigit() or int(number) == 0:
+        if not number.isdecimal() or int(number) == 0:
             raise UserError(f"--count {text}: write SPLIT=N, e.g. train-clean-100=3000")
         counts[split] = int(number)
     root = Path(args.librispeech)
@@ -80,21 +88,32 @@ def splits(args, output):
         raise UserError(f"{root} has no folder {unknown[0] if unknown else 'train-clean-*, dev-clean or test-clean'}")
     for name in names:
         file = output / "metadata" / f"libri{args.n_src}mix_{name}.csv"
-        if not file.exists():
-            file.parent.mkdir(parents=True, exist_ok=True)
-            draw(args, name, counts.get(name), file)
-        rows = read_metadata(file, args.n_src)
-        if name in counts and len(rows) != counts[name]:
-            raise UserError(f"{file} has {len(rows)} mixtures, not {counts[name]}: give another --output or delete it")
-        yield output_name(file, args.n_src), rows
+        draw_once(args, name, counts.get(name), file)
+        yield output_name(file, args.n_src), read_metadata(file, args.n_src)
 
 
-def draw(args, name, count, file):
+def draw_once(args, name, count, file):
+    """Draw a split unless it is there; one drawn in another way is an error, not silently kept."""
+    note = file.parents[1] / f".drawn-{name}.json"
+    if not file.exists():
+        note.parent.mkdir(parents=True, exist_ok=True)
+        seed = 72 if args.seed is None else args.seed
+        note.write_text(json.dumps({"seed": seed, "count": count}), encoding="utf-8")
+        draw(args, name, count, seed, file)
+        return
+    drawn = json.loads(note.read_text(encoding="utf-8")) if note.exists() else {}
+    for option, wanted, found in (("--seed", args.seed, drawn.get("seed")), ("--count", count, drawn.get("count"))):
+        if note.exists() and wanted is not None and wanted != found:
+            was = f"with {option} {found}" if found is not None else f"without {option}"
+            raise UserError(f"{file} was drawn {was}, not {wanted}: leave {option} out, give another --output, or delete it to draw again")
+
+
+def draw(args, name, count, seed, file):
     """Draw the rows of a split and keep them as a metadata file."""
     kind = NOISE_SPLITS.get(name.split("-")[0])
     if kind is None:
         raise UserError(f"--splits {name}: the name must start with train, dev or test, which chooses the noise")
-    measures = file.parent / "measures"
+    measures = file.parents[1] / ".measures"
     speech = index_folder(Path(args.librispeech) / name, measures / f"{name}.jsonl", workers=args.workers)
     noises = index_folder(Path(args.wham_noise) / kind, measures / f"{kind}.jsonl", workers=args.workers, noise=True)
     wrong = next((r for r in speech + noises if r.sample_rate != RATE), None)
@@ -102,31 +121,11 @@ def draw(args, name, count, file):
         raise UserError(f"{wrong.path} is at {wrong.sample_rate} Hz where {RATE} Hz is expected")
     speech = [r._replace(path=f"{name}/{r.path}") for r in speech]
     noises = [r._replace(path=f"{kind}/{r.path}") for r in noises]
-    seed = [args.seed, args.n_src, zlib.crc32(name.encode())]
-    rows = draw_rows(speech, noises, args.librispeech, args.wham_noise, args.n_src, count, seed, args.workers)
+    keys = [seed, args.n_src, zlib.crc32(name.encode())]
+    rows = draw_rows(speech, noises, args.librispeech, args.wham_noise, args.n_src, count, keys, args.workers)
+    file.parent.mkdir(exist_ok=True)
     with atomic_path(file) as temporary:
         pd.DataFrame(rows).to_csv(temporary, index=False)
-
-
-def augment_noise(folder, workers):
-    """Make `<name>sp08.wav` and `<name>sp12.wav` beside every training noise that lacks them."""
-    originals = [p for p in sorted(folder.glob("**/*.wav")) if not p.stem.endswith(("sp08", "sp12"))]
-    if not originals:
-        raise UserError(f"{folder} has no wav files: is it the tr folder of the WHAM! noises?")
-    jobs = [(str(p), s) for p in originals for s in (0.8, 1.2) if not _augmented(p, s).exists()]
-    for _ in parallel_map(functools.partial(_change_speed), jobs, workers, "noise at 0.8 and 1.2 times its speed"):
-        pass
-
-
-def _augmented(path, speed):
-    return Path(path).with_name(f"{Path(path).stem}sp{speed:.1f}.wav".replace("0.8", "08").replace("1.2", "12"))
-
-
-def _change_speed(job):
-    path, speed = job
-    signal = soxr.resample(read_first_channel(path), RATE * speed, RATE)
-    with atomic_path(_augmented(path, speed)) as temporary:
-        soundfile.write(temporary, signal, RATE, subtype="PCM_16")
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from unified_sess.errors import UserError, one_line_errors, writable_folder
+from unified_sess.files import atomic_path
 
 HERE = Path(__file__).resolve().parent
 MAKE = HERE.parents[1] / "data_prep" / "make_librimix.py"
@@ -35,7 +36,11 @@ def pick_utterances(librispeech, folder):
     for source, target in sources:
         if not target.exists():
             target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source, target)
+            with atomic_path(target) as temporary:
+                shutil.copyfile(source, temporary)
+    speakers = librispeech / "SPEAKERS.TXT"
+    if speakers.is_file():
+        shutil.copyfile(speakers, folder / speakers.name)
     return folder
 
 

@@ -5,7 +5,9 @@ import functools
 import numpy as np
 
 from unified_sess.data import mixing
-from unified_sess.data.librimix_generation import RATE, parallel_map, read_row
+from unified_sess.data.librimix_generation import parallel_map
+from unified_sess.data.librimix_sources import RATE, read_row
+from unified_sess.data.noise_speed import is_perturbed
 from unified_sess.errors import UserError
 
 MIN_SECONDS = 3.0  # LibriMix leaves out shorter utterances
@@ -41,11 +43,11 @@ def draw_rows(speech, noises, speech_folder, noise_folder, n_src, count, seed, w
     Arguments
     ---------
     speech, noises : list of Recording
-        Measured files at 16 kHz.
+        Measured files at 16 kHz. Speed-perturbed noises serve only where there are more mixtures than others.
     count : int
         Mixtures wanted; None uses every utterance once. Utterances that come again start later, at other levels
         and in other noise.
-    seed : int or list of int
+    seed : list of int
         Keys the draw.
 
     Returns
@@ -68,24 +70,14 @@ def draw_rows(speech, noises, speech_folder, noise_folder, n_src, count, seed, w
     while count is not None and len(groups) < count:
         groups += group_speakers(usable, n_src, random)
     groups = groups[:count]
-    lengths = np.array([noise.frames for noise in noises])
-    available = np.ones(len(noises), bool)
-    rows, levels = [], []
+    plain = [noise for noise in noises if not is_perturbed(noise.path)]
+    pick_noise = _NoisePicker(plain if plain and len(groups) <= len(plain) else noises, random)
+    rows = []
     for number, group in enumerate(groups):
         sources = [usable[k] for k in group]
-        starts = [0] * n_src
-        if number >= first_round:
-            # At most half of what exceeds the shortest usable utterance, so that mixtures stay long.
-            starts = [int(random.integers((s.frames - int(MIN_SECONDS * RATE)) // 2 + 1)) for s in sources]
+        starts = [_draw_start(s, random) if number >= first_round else 0 for s in sources]
         needed = max(s.frames - start for s, start in zip(sources, starts))
-        if not available.any():
-            available[:] = True
-        choices = np.flatnonzero(available & (lengths >= needed))
-        if not len(choices):
-            choices = np.flatnonzero(available)
-        chosen = int(random.choice(choices))
-        available[chosen] = False
-        noise = noises[chosen]
+        noise = pick_noise(needed)
         row = {"mixture_ID": "_".join(s.path.rsplit("/", 1)[-1].rsplit(".", 1)[0] for s in sources)}
         if number >= first_round:
             row["mixture_ID"] += f"_{number}"
@@ -96,17 +88,43 @@ def draw_rows(speech, noises, speech_folder, noise_folder, n_src, count, seed, w
             row |= {f"source_{k}_start": start for k, start in enumerate(starts, 1)}
             row["noise_start"] = int(random.integers(max(0, noise.frames - needed) + 1))
         rows.append(row)
-        measured = [*sources, noise]
-        gains = mixing.draw_gains(random, [m.loudness for m in measured], [m.peak for m in measured])
-        levels.append(gains.tolist())
     job = functools.partial(_set_gains, str(speech_folder), str(noise_folder), n_src)
-    return list(parallel_map(job, list(zip(rows, levels)), workers, "levels"))
+    seeds = [[*seed, number] for number in range(len(rows))]
+    return list(parallel_map(job, list(zip(rows, seeds)), workers, "levels"))
+
+
+def _draw_start(recording, random):
+    """At most half of what exceeds the shortest usable utterance, so that mixtures stay long, and before its last voice."""
+    latest = (recording.frames - int(MIN_SECONDS * RATE)) // 2
+    return int(random.integers(min(latest, int(recording.activity[-1, 0] * RATE)) + 1))
+
+
+class _NoisePicker:
+    """Draws noises that are long enough, each once before any comes again; where none is left, the longest."""
+
+    def __init__(self, noises, random):
+        self.noises, self.random = noises, random
+        self.lengths = np.array([noise.frames for noise in noises])
+        self.available = np.ones(len(noises), bool)
+
+    def __call__(self, length):
+        if not self.available.any():
+            self.available[:] = True
+        choices = np.flatnonzero(self.available & (self.lengths >= length))
+        chosen = self.random.choice(choices) if len(choices) else np.argmax(self.lengths * self.available)
+        self.available[chosen] = False
+        return self.noises[chosen]
 
 
 def _set_gains(speech_folder, noise_folder, n_src, drawn):
-    """The row with its gains, lowered where the mixture's peak would pass 0.9."""
-    row, gains = drawn
+    """The row with its gains, lowered where the mixture's peak would pass 0.9.
+
+    As in LibriMix, loudness is that of the signals to be mixed: sources padded to the longest, the noise as long.
+    """
+    row, seed = drawn
     signals = mixing.fit_lengths(read_row(row, speech_folder, noise_folder, n_src), "max")
-    gains = np.asarray(gains) * mixing.peak_weight(mixing.mix([s * np.float32(g) for s, g in zip(signals, gains)]))
+    loudness = [mixing.measure_loudness(signal, RATE) for signal in signals]
+    gains = mixing.draw_gains(np.random.default_rng(seed), loudness, [np.abs(signal).max() for signal in signals])
+    gains *= mixing.peak_weight(mixing.mix([s * np.float32(g) for s, g in zip(signals, gains)]))
     names = [f"source_{k}_gain" for k in range(1, n_src + 1)] + ["noise_gain"]
     return row | dict(zip(names, gains.tolist()))

@@ -4,17 +4,18 @@ Cosentino et al., "LibriMix: An Open-Source Dataset for Generalizable Speech Sep
 speaker's loudness is uniform in [-33, -25] LUFS, that of the noise in [-38, -30] LUFS, peaks are kept under 0.9.
 """
 
+import functools
 import warnings
 
 import numpy as np
-import pyloudnorm
-from scipy.signal import resample_poly
 
 SPEECH_LOUDNESS = (-33.0, -25.0)
 NOISE_LOUDNESS = (-38.0, -30.0)
 MAX_PEAK = 0.9
 CROSS_FADE = 8001  # half of a Hann window of one second at 16 kHz, both ends included
 METER_BLOCK = 0.4  # seconds: the meter cannot measure less
+HALF_WIDTH = 10  # of the resampling filter, in samples of the new rate
+BLOCK = 32  # samples that one row of the matrix product resamples
 
 
 def measure_loudness(signal, sample_rate):
@@ -22,6 +23,8 @@ def measure_loudness(signal, sample_rate):
 
     Signals shorter than a measuring block of 0.4 s are repeated to fill one.
     """
+    import pyloudnorm  # half a second that generating from metadata does not need
+
     shortest = int(METER_BLOCK * sample_rate) + 1
     if len(signal) < shortest:
         signal = np.resize(signal, shortest)
@@ -77,10 +80,9 @@ def extend_noise(noise, length):
     """
     if len(noise) >= length:
         return noise[:length]
-    fade = CROSS_FADE if len(noise) > CROSS_FADE else len(noise) // 2
-    rise = np.hanning(2 * fade - 1)[:fade] if fade > 1 else np.full(fade, 0.5)
-    fall = rise[::-1]
-    extended = np.empty(length)
+    rise, fall = _fades(CROSS_FADE if len(noise) > CROSS_FADE else len(noise) // 2)
+    fade = len(rise)
+    extended = np.empty(length, noise.dtype)
     extended[: len(noise)] = noise
     filled = len(noise)
     while filled < length:
@@ -91,10 +93,43 @@ def extend_noise(noise, length):
     return extended
 
 
-def scale_and_resample(signals, gains, sample_rate, new_rate):
-    """Apply linear gains, then resample each signal `[time]` (polyphase, as the public generator does)."""
-    scaled = (np.multiply(signal, np.asarray(gain, signal.dtype)) for signal, gain in zip(signals, gains))
-    return [resample_poly(s, new_rate, sample_rate) if new_rate != sample_rate else s for s in scaled]
+@functools.lru_cache(maxsize=8)
+def _fades(length):
+    rise = np.hanning(2 * length - 1)[:length] if length > 1 else np.full(length, 0.5)
+    return rise.astype(np.float32), rise[::-1].astype(np.float32)
+
+
+def decimate(signal, factor):
+    """Resample a signal `[time]` to 1/`factor` of its rate, with the filter of `scipy.signal.resample_poly`.
+
+    The filter is a matrix product over blocks of samples: several times faster than filtering one by one.
+
+    Example
+    -------
+    >>> decimate(np.ones(1000, "f4"), 2)[100:103].round(3)
+    array([1., 1., 1.], dtype=float32)
+    """
+    if factor == 1:
+        return signal
+    length = -(-len(signal) // factor)
+    step, reach = BLOCK * factor, HALF_WIDTH * factor
+    blocks = np.zeros((-(-length // BLOCK) + 1, step), np.float32)
+    blocks.reshape(-1)[reach : reach + len(signal)] = signal
+    matrix = _filter_matrix(factor)
+    resampled = blocks[:-1] @ matrix[:step]
+    resampled += blocks[1:, : 2 * reach] @ matrix[step:]  # what reaches over from the next block
+    return resampled.reshape(-1)[:length]
+
+
+@functools.lru_cache(maxsize=8)
+def _filter_matrix(factor):
+    """A low-pass filter in every column, `factor` samples further down each time."""
+    reach = HALF_WIDTH * factor
+    low_pass = np.kaiser(2 * reach + 1, 5.0) * np.sinc(np.arange(-reach, reach + 1) / factor)
+    matrix = np.zeros((BLOCK * factor + 2 * reach, BLOCK), np.float32)
+    for column in range(BLOCK):
+        matrix[column * factor :][: len(low_pass), column] = low_pass / low_pass.sum()
+    return matrix
 
 
 def fit_lengths(signals, mode):
@@ -115,6 +150,6 @@ def mix(signals):
 
 
 def snr(target, mixture):
-    """Ratio in dB of a target to everything else in the mixture."""
+    """Ratio in dB of a target to everything else in the mixture, both `[time]`."""
     rest = mixture - target
-    return float(10 * np.log10(np.mean(target**2) / (np.mean(rest**2) + 1e-10) + 1e-10))
+    return float(10 * np.log10(np.dot(target, target) / len(target) / (np.dot(rest, rest) / len(rest) + 1e-10) + 1e-10))
