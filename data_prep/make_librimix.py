@@ -113,7 +113,7 @@ def draw(args, name, count, seed, file):
     kind = NOISE_SPLITS.get(name.split("-")[0])
     if kind is None:
         raise UserError(f"--splits {name}: the name must start with train, dev or test, which chooses the noise")
-    measures = file.parents[1] / ".measures"
+    measures = Path(args.output) / ".measures"  # the same for two and three speakers
     speech = index_folder(Path(args.librispeech) / name, measures / f"{name}.jsonl", workers=args.workers)
     noises = index_folder(Path(args.wham_noise) / kind, measures / f"{kind}.jsonl", workers=args.workers, noise=True)
     wrong = next((r for r in speech + noises if r.sample_rate != RATE), None)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.signal import resample_poly
 
 from unified_sess.data import mixing
 
@@ -44,3 +45,19 @@ def test_fit_lengths():
     signals = [np.ones(3), np.ones(5)]
     assert [len(s) for s in mixing.fit_lengths(signals, "min")] == [3, 3]
     assert [s.sum() for s in mixing.fit_lengths(signals, "max")] == [3, 5]
+
+
+@pytest.mark.parametrize("factor", [1, 2, 3])
+@pytest.mark.parametrize("frames", [1, 2, 31, 63, 64, 65, 128, 10001])
+def test_decimation_is_that_of_scipy(factor, frames):
+    signal = np.random.default_rng(frames).standard_normal(frames).astype("f4")
+    found, wanted = mixing.decimate(signal, factor), resample_poly(signal, 1, factor)
+    assert found.dtype == np.float32 and found.shape == wanted.shape
+    np.testing.assert_allclose(found, wanted, atol=2e-6)
+
+
+def test_snr():
+    random = np.random.default_rng(0)
+    target, rest = random.standard_normal((2, 100000)).astype("f4")
+    assert mixing.snr(target, target + rest) == pytest.approx(0, abs=0.1)
+    assert mixing.snr(10 * target, 10 * target + rest) == pytest.approx(20, abs=0.1)

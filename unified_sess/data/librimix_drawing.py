@@ -94,9 +94,10 @@ def draw_rows(speech, noises, speech_folder, noise_folder, n_src, count, seed, w
 
 
 def _draw_start(recording, random):
-    """At most half of what exceeds the shortest usable utterance, so that mixtures stay long, and before its last voice."""
+    """At most half of what exceeds the shortest usable utterance, so that mixtures stay long; voice must follow."""
     latest = (recording.frames - int(MIN_SECONDS * RATE)) // 2
-    return int(random.integers(min(latest, int(recording.activity[-1, 0] * RATE)) + 1))
+    voice_ends = int(recording.activity[-1, 1] * RATE)
+    return int(random.integers(max(0, min(latest, voice_ends - RATE // 2)) + 1))
 
 
 class _NoisePicker:

@@ -30,7 +30,7 @@ def read_metadata(path, n_src):
         Naming the file and what it lacks, or the first row that cannot be used.
     """
     try:
-        table = pd.read_csv(path, dtype={"mixture_ID": str}, float_precision="round_trip")
+        table = pd.read_csv(path, dtype={"mixture_ID": str})
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read the metadata {path} ({error})") from None
     sources = [f"source_{k}_{what}" for k in range(1, n_src + 1) for what in ("path", "gain")]
