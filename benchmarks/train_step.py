@@ -8,9 +8,8 @@ of `backward` with copies of `grad`, then dot product, test and projection tenso
 """
 
 import argparse
-import contextlib
-import ctypes
 import gc
+import itertools
 import statistics
 import sys
 import time
@@ -19,6 +18,7 @@ from pathlib import Path
 import torch
 from hyperpyyaml import load_hyperpyyaml
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from unified_sess.brain import UnifiedBrain
@@ -42,16 +42,14 @@ def main():
     arguments = parser.parse_args()
 
     torch.manual_seed(0)
-    base = _memory(arguments.device)
     batch = random_batch(arguments.batch, round(arguments.seconds * 8000))
     steps = make_steps(arguments, batch)
     flops = {name: count_flops(step) for name, step in steps.items()}  # also the warm-up
-    times, memory = {name: [] for name in steps}, {}
+    times = {name: [] for name in steps}
     for _ in range(arguments.repeats):
         for name, step in steps.items():
-            seconds, peak = measure(step, arguments.device)
-            times[name].append(seconds)
-            memory[name] = max(memory.get(name, 0), peak - base)
+            times[name].append(seconds_of(step, arguments.device))
+    memory = {name: peak_of(step, arguments.device) for name, step in steps.items()}
     title = f"{arguments.network}, {arguments.batch} x {arguments.seconds:g} s, {arguments.precision}, {arguments.device}"
     print_table(title, flops, times, memory)
 
@@ -177,34 +175,29 @@ class _LstmFlops:
         self.flops += flops
 
 
-def measure(step, device):
-    """Seconds and largest memory in bytes of a step: the allocator's on a GPU, resident on a CPU (Linux)."""
+def seconds_of(step, device):
+    """Wall time of a step."""
     gc.collect()
-    if device.startswith("cuda"):
-        torch.cuda.reset_peak_memory_stats()
-    else:
-        _trim()
-        Path("/proc/self/clear_refs").write_text("5")  # forgets the peak so far
     _wait(device)
     start = time.perf_counter()
     step()
     _wait(device)
-    seconds = time.perf_counter() - start
-    return seconds, torch.cuda.max_memory_allocated() if device.startswith("cuda") else _status("VmHWM")
+    return time.perf_counter() - start
 
 
-def _memory(device):
-    return 0 if device.startswith("cuda") else _status("VmRSS")
-
-
-def _trim():
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
-
-
-def _status(field):
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(1024 * int(line.split()[1]) for line in lines if line.startswith(field))
+def peak_of(step, device):
+    """Largest memory in bytes that tensors take during a step."""
+    if device.startswith("cuda"):
+        torch.cuda.reset_peak_memory_stats()
+        step()
+        return torch.cuda.max_memory_allocated()
+    held = sum(x.untyped_storage().nbytes() for x in gc.get_objects() if isinstance(x, torch.Tensor))
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        step()
+    # Resident memory would do, but what the C library keeps to itself varies by several percent.
+    events = profiler.profiler.kineto_results.events()
+    changes = [(e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]"]
+    return held + max(itertools.accumulate(change for _, change in changes))
 
 
 def _wait(device):
