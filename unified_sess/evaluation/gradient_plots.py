@@ -72,7 +72,7 @@ def cosine_figure(names, epochs, cosine):
     )  # fmt: skip
     axes.set_facecolor("0.75")
     axes.set_yticks(range(len(names)), labels, fontsize=7)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.set_xlabel("epoch")
     axes.tick_params(axis="x", top=len(names) > 40, labeltop=len(names) > 40)  # tall: both ends can be read
     axes.set_title("Cosine of the SE and SS gradients (red: conflict)", fontsize=10, loc="left")
@@ -106,7 +106,7 @@ def conflict_figure(names, epochs, rate):
         )
     axes.plot(x, np.nanmean(rate[:, defined], axis=0), color="black", linewidth=2, label="mean of all layers")
     axes.set_ylim(-0.02, 1.02)  # a line at 0 or 1 stays visible
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.set_xlabel("epoch")
     axes.set_ylabel("conflict rate")
     axes.set_title("How often the SE gradient opposes the SS gradient", fontsize=10, loc="left")
