@@ -33,8 +33,9 @@ def main():
     parser.add_argument("--mode", nargs="+", default=["min"], choices=("min", "max"))
     parser.add_argument("--types", nargs="+", default=list(TYPES), choices=TYPES)
     parser.add_argument("--splits", nargs="+", help="LibriSpeech folders, e.g. train-clean-100; default: all there")
-    parser.add_argument("--count", nargs="+", default=[], metavar="SPLIT=N", help="e.g. train-clean-100=3000")
-    parser.add_argument("--seed", type=int, help="of the draw (default: 72, or that of a draw that is there)")
+    again = "e.g. train-clean-100=3000; utterances come again at other levels, starts and in other noise"
+    parser.add_argument("--count", nargs="+", default=[], metavar="SPLIT=N", help=again)
+    parser.add_argument("--seed", type=int, help="of the draw (default 72); a draw that is there is kept, another seed refused")
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--augment-noise", action="store_true", help="first make all ...sp08/sp12.wav training noises")
     with one_line_errors("make_librimix.py"):
@@ -105,7 +106,8 @@ def draw_once(args, name, count, file):
     for option, wanted, found in (("--seed", args.seed, drawn.get("seed")), ("--count", count, drawn.get("count"))):
         if note.exists() and wanted is not None and wanted != found:
             was = f"with {option} {found}" if found is not None else f"without {option}"
-            raise UserError(f"{file} was drawn {was}, not {wanted}: leave {option} out, give another --output, or delete it to draw again")
+            way_out = f"leave {option} out, give another --output, or delete it to draw again"
+            raise UserError(f"{file} was drawn {was}, not {wanted}: {way_out}")
 
 
 def draw(args, name, count, seed, file):

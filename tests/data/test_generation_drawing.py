@@ -48,6 +48,29 @@ def test_loudness_and_peaks_of_what_will_be_mixed(folders, recordings, n_src, co
         assert -38.01 < levels[-1] < -29.99
 
 
+def test_loudness_is_that_of_the_whole_sources_and_of_the_noise_beside_them(folders, tmp_path):
+    random = np.random.default_rng(0)
+    levels = 0.003 * np.repeat([1.0, 20.0], 51200)  # what lies behind the shorter signal is 26 dB louder
+    paths = [f"train-clean-100/{k}/1/{k}-1-0000.flac" for k in range(2)]
+    for path, signal in zip(paths, (levels[:51200], levels)):
+        (tmp_path / path).parent.mkdir(parents=True)
+        soundfile.write(tmp_path / path, signal * random.standard_normal(len(signal)), 16000)
+    (tmp_path / "tr").mkdir()
+    noise = np.concatenate([levels, np.full(102400, 0.2)]) * random.standard_normal(204800)
+    soundfile.write(tmp_path / "tr" / "n.wav", noise, 16000)
+    frames = (51200, 102400, 204800)
+    recordings = [
+        Recording(path, speaker, n, 16000, -20.0, np.array([[0, 3]], "f4"))
+        for path, speaker, n in zip([*paths, "tr/n.wav"], "ab-", frames)
+    ]
+    (row,) = draw((tmp_path, tmp_path), (recordings[:2], recordings[2:]))
+    signals = [soundfile.read(tmp_path / row[name])[0] for name in ("source_1_path", "source_2_path", "noise_path")]
+    signals[2] = signals[2][: max(map(len, signals[:2]))]
+    gains = [row["source_1_gain"], row["source_2_gain"], row["noise_gain"]]
+    reached = [pyloudnorm.Meter(16000).integrated_loudness(s * g) for s, g in zip(signals, gains)]
+    assert all(-33.1 < level < -24.9 for level in reached[:2]) and -38.1 < reached[2] < -29.9
+
+
 def test_levels_differ_between_rows(folders, recordings):
     rows = draw(folders, recordings, 2, 30)
     assert len({row["source_1_gain"] for row in rows}) == len({row["noise_gain"] for row in rows}) == 30

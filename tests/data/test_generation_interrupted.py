@@ -82,7 +82,7 @@ linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="finds t
 def test_killed_run_goes_on_to_the_same_files(command, uninterrupted, tmp_path, least):
     run, workers = start_and_wait(command, tmp_path, least)
     run.kill()
-    run.communicate()
+    run.wait()
     until = time.monotonic() + 20
     while not all(map(has_ended, workers)):  # none is left behind
         assert time.monotonic() < until

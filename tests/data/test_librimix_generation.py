@@ -18,7 +18,10 @@ def folders(tmp_path_factory):
 
 
 def make_rows(folders, count=5, n_src=2):
-    """Rows over the synthetic folders, whose noises last 2, 3 and 4 s and whose utterances 3.2 and 3.3 s."""
+    """Rows over the synthetic folders, whose noises last 2, 3 and 4 s and whose utterances 3.2 and 3.3 s.
+
+    In the second row the noise lasts longer than one source and less long than the other.
+    """
     random = np.random.default_rng(0)
     rows = []
     for number in range(count):
@@ -27,7 +30,8 @@ def make_rows(folders, count=5, n_src=2):
             speaker = 10 + (number + k) % 4
             path = f"train-clean-100/{speaker}/1/{speaker}-1-000{(number + k) % 2}.flac"
             row |= {f"source_{k}_path": path, f"source_{k}_gain": random.uniform(0.3, 2)}
-        rows.append(row | {"noise_path": f"tr/n{number % 3}.wav", "noise_gain": random.uniform(0.3, 2)})
+        row |= {"noise_path": f"tr/n{number % 3}.wav", "noise_gain": random.uniform(0.3, 2)}
+        rows.append(row | {"source_1_start": 8000 * (number == 1)})
     return rows
 
 
@@ -42,6 +46,7 @@ def read_all(folder):
 def expected(folders, row, n_src, rate, mode):
     """The signals of a row in the plainest way: gains at 16 kHz, resample, cut or pad."""
     signals = [soundfile.read(folders[0] / row[f"source_{k + 1}_path"], dtype="float32")[0] for k in range(n_src)]
+    signals[0] = signals[0][row.get("source_1_start", 0) :]
     longest = max(map(len, signals))
     noise = soundfile.read(folders[1] / row["noise_path"], dtype="float32", always_2d=True)[0][:longest, 0]
     rise = np.hanning(16001)[:8001]

@@ -89,7 +89,7 @@ def parallel_map(function, items, workers, description):
                 "it goes on where it stopped, or give fewer --workers"
             ) from None
         except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
+            pool.shutdown(cancel_futures=True)  # what is being written is finished
             raise
 
 
