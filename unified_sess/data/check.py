@@ -47,7 +47,8 @@ def check_data(folder, workers=None):
     """
     files = list_audio(folder)
     job = functools.partial(_check_file, str(folder))
-    found = dict(zip(files, parallel_map(job, files, workers or len(os.sched_getaffinity(0)), "check")))
+    results = parallel_map(job, files, workers or len(os.sched_getaffinity(0)), "check")
+    found = dict(zip(files, results, strict=True))
     report = {name: [] for name in ("unreadable", "silent", "clipped", "mis-rated", "too short")}
     groups = defaultdict(Counter)
     for path, (_, rate, _) in found.items():

@@ -64,7 +64,7 @@ def generate_split(rows, speech_folder, noise_folder, output, split, n_src, freq
     with open(journal, "a", encoding="utf-8") as file:
         file.write("\n" * bool(file.tell()))  # a killed run may have left half a line
         make = functools.partial(_make_mixture, job)
-        for k, result in zip(left, parallel_map(make, [rows[k] for k in left], workers, split)):
+        for k, result in zip(left, parallel_map(make, [rows[k] for k in left], workers, split), strict=True):
             results[k] = result
             file.write(json.dumps([rows[k]["mixture_ID"], keys[k], result]) + "\n")
             file.flush()

@@ -251,7 +251,8 @@ def _measure_new(folder, index_file, new, stamps, names, workers):
     with open(index_file, "a", encoding="utf-8") as file:
         file.write("\n" * bool(file.tell()))  # a killed run may have left half a line
         job = functools.partial(measure, folder)
-        for path, result in zip(new, parallel_map(job, new, workers, f"measure {folder}")):
+        results = parallel_map(job, new, workers, f"measure {folder}")
+        for path, result in zip(new, results, strict=True):
             file.write(json.dumps([path, stamps[path], result]) + "\n")
             measured[path] = _recording(path, names[path], result)
     return measured
