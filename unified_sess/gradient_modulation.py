@@ -10,7 +10,6 @@ import importlib
 
 import torch
 
-RULES = ("sum", "gm", "pcgrad", "remedy")
 GRANULARITIES = ("tensor", "module", "global")
 COLUMNS = ("conflict_rate", "cosine", "se_norm", "ss_norm")
 _ROW = 1024  # every tensor starts at a multiple of it in the flat buffer, so that a row belongs to one tensor
@@ -53,12 +52,22 @@ class Remedy(OneSidedProjection):
        G_SS: G_SE' = P + (||P|| / tan(theta)) G_SS / ||G_SS||.
     2. Where then ||G_SE'|| > K ||G_SS|| and c = cos(G_SE', G_SS) is not 0: G_SE'' = c G_SE' and G_SS'' = G_SS / c.
 
-    The authors' program has K = 5. Uncertain: it divides by c however small it is; here c is at least 1e-6 in the
-    division, so that nothing overflows. K was chosen for recognition, and no value for separation is published.
+    The formulas and K = 5 are those of the authors' program (YUCHEN005/Gradient-Remedy), checked line by line; the
+    paper's own equations were not at hand. Uncertain: the program divides by c however small it is and by a zero
+    G_SS; here c is at least 1e-6 in the division, and a zero G_SS leaves G_SE as it is. The program decides for every
+    batch before gradients accumulate, here once a step. K was chosen for recognition: no value for separation is
+    published.
+
+    Arguments
+    ---------
+    K : float
+        Above 0: how many times as long as G_SS an SE gradient may be; about 1 to 10.
     """
 
-    def __init__(self, threshold=5.0):
-        self.threshold = float(threshold)
+    def __init__(self, K=5.0):
+        if not float(K) > 0:
+            raise ValueError(f"K must be above 0, not {K}")
+        self.threshold = float(K)
 
     def __call__(self, se, dot, ss):
         (one, projection), (zero, _) = super().__call__(se, dot, ss)
@@ -75,6 +84,9 @@ class Remedy(OneSidedProjection):
         return (compress, compress * (projection + push)), (zero, stretch)
 
 
+RULES = {"sum": Sum, "gm": OneSidedProjection, "pcgrad": PCGrad, "remedy": Remedy}
+
+
 class GradientModulation:
     """Merge two lists of gradients by a rule and keep the statistics of their conflict.
 
@@ -82,9 +94,9 @@ class GradientModulation:
     ---------
     rule : str
         `sum` (joint training), `gm` (arXiv 2302.11131), `pcgrad` (arXiv 2001.06782), `remedy` (arXiv 2302.11362,
-        see `Remedy`), or `torchjd:NAME`, an aggregator of TorchJD, with arguments as in `torchjd:CAGrad(c=0.4)`.
-        TorchJD takes a Python loop over the groups and many aggregators wait for the device; what an aggregator
-        remembers between steps is not saved in a checkpoint.
+        see `Remedy`), or `torchjd:NAME`, an aggregator of TorchJD; with arguments as in `remedy(K=5)` and
+        `torchjd:CAGrad(c=0.4)`. TorchJD takes a Python loop over the groups and many aggregators wait for the
+        device; what an aggregator remembers between steps is not saved in a checkpoint.
     granularity : str
         What is compared: each `tensor`, all tensors of a `module` (the layer that owns them; needs names), or the
         `global` vector of all.
@@ -92,13 +104,11 @@ class GradientModulation:
         Name of a tensor to the name of its module; by default the name up to its last dot.
     names : list of str
         Names of the tensors, as in `encoder.conv1d.weight`; also given by `bind`.
-    remedy_threshold : float
-        K of the rule `remedy`, above 1.
 
     Raises
     ------
     ModulationError
-        The rule, the granularity or TorchJD's aggregator is unknown, or the aggregator needs something else.
+        The rule, the granularity or TorchJD's aggregator is unknown, or its arguments are not what it takes.
 
     Example
     -------
@@ -109,15 +119,15 @@ class GradientModulation:
     1.0
     """
 
-    def __init__(self, rule="gm", granularity="tensor", module_of=None, names=None, remedy_threshold=5.0):
+    def __init__(self, rule="gm", granularity="tensor", module_of=None, names=None):
         if granularity not in GRANULARITIES:
             raise ModulationError(f"granularity {granularity!r} is unknown: choose {', '.join(GRANULARITIES)}")
         self.rule, self.granularity = str(rule), granularity
-        if self.rule not in RULES and not self.rule.startswith("torchjd:"):
-            raise ModulationError(f"gradient modulation {rule!r} is unknown: choose {', '.join(RULES)} or torchjd:NAME")
-        self.aggregator = _TorchJD(self.rule.partition(":")[2]) if self.rule.startswith("torchjd:") else None
-        makers = {"gm": OneSidedProjection, "pcgrad": PCGrad, "remedy": lambda: Remedy(remedy_threshold)}
-        self.coefficients = makers.get(self.rule, Sum)()
+        self.aggregator, self.coefficients = None, None
+        if self.rule.startswith("torchjd:"):
+            self.aggregator = _TorchJD(self.rule)
+        else:
+            self.coefficients = _rule(self.rule)
         self.module_of = module_of or (lambda name: name.rpartition(".")[0] or name)
         self.names, self._layouts = None, {}
         self.reset()
@@ -317,19 +327,12 @@ class _FlatPair:
 class _TorchJD:
     """An aggregator of TorchJD for each group, called with its two-row Jacobian matrix (SE, SS)."""
 
-    def __init__(self, description):
-        self.name, arguments = description, {}
+    def __init__(self, rule):
         try:
             module = importlib.import_module("torchjd.aggregation")
         except ImportError as error:
-            raise ModulationError(f"torchjd:{description} needs TorchJD: pip install 'unified_sess[torchjd]'") from error
-        if "(" in description:
-            try:
-                call = ast.parse(description, mode="eval").body
-                self.name = call.func.id
-                arguments = {k.arg: ast.literal_eval(k.value) for k in call.keywords}
-            except (SyntaxError, ValueError, AttributeError) as error:
-                raise ModulationError(f"torchjd:{description} is not like torchjd:CAGrad(c=0.4)") from error
+            raise ModulationError(f"{rule} needs TorchJD: pip install 'unified_sess[torchjd]'") from error
+        self.name, arguments = _name_and_arguments(rule.partition(":")[2], "torchjd:CAGrad(c=0.4)")
         base = module.Aggregator
         known = {n: c for n, c in vars(module).items() if isinstance(c, type) and issubclass(c, base) and c is not base}
         if self.name not in known:
@@ -338,9 +341,9 @@ class _TorchJD:
         try:
             self.make()
         except ImportError as error:
-            raise ModulationError(f"torchjd:{description}: {error}") from error
+            raise ModulationError(f"{rule}: {error}") from error
         except (TypeError, ValueError) as error:
-            raise ModulationError(f"torchjd:{description} needs arguments, torchjd:{self.name}(...): {error}") from error
+            raise ModulationError(f"{rule} needs other arguments, torchjd:{self.name}(...): {error}") from error
         self.aggregators, self.calls = {}, 0
 
     def __call__(self, se_grads, ss_grads, members):
@@ -369,6 +372,31 @@ class _TorchJD:
         if group not in self.aggregators:
             self.aggregators[group] = self.make().to(matrix.device)
         return self.aggregators[group](matrix)
+
+
+def _rule(description):
+    name, arguments = _name_and_arguments(description, "remedy(K=5)")
+    if name not in RULES:
+        choices = f"{', '.join(RULES)} or torchjd:NAME"
+        raise ModulationError(f"gradient modulation {description!r} is unknown: choose {choices}")
+    try:
+        return RULES[name](**arguments)
+    except (TypeError, ValueError) as error:
+        takes = "K, as in remedy(K=5)" if name == "remedy" else "no arguments"
+        raise ModulationError(f"gradient modulation {description!r}: {name} takes {takes} ({error})") from error
+
+
+def _name_and_arguments(description, example):
+    """`NAME` or `NAME(argument=value, ...)`, taken apart."""
+    if "(" not in description:
+        return description, {}
+    try:
+        call = ast.parse(description, mode="eval").body
+        if call.args:
+            raise ValueError
+        return call.func.id, {k.arg: ast.literal_eval(k.value) for k in call.keywords}
+    except (SyntaxError, ValueError, AttributeError) as error:
+        raise ModulationError(f"gradient modulation {description!r} is not like {example}") from error
 
 
 def _groups(names, level, module_of):
