@@ -16,6 +16,7 @@ from speechbrain.utils.distributed import ddp_barrier, ddp_init_group, if_main_p
 from unified_sess.brain import UnifiedBrain
 from unified_sess.config import Experiment, parse_command_line
 from unified_sess.data.datasets import build_datasets, choose_data_folder
+from unified_sess.distributed import lost_process_is_one_line
 from unified_sess.errors import UserError, one_line_errors, writable_folder
 from unified_sess.evaluation.evaluate import evaluate_network, summary_lines
 from unified_sess.pretrained import load_pretrained
@@ -98,5 +99,5 @@ if __name__ == "__main__":
     if sys.argv[1:] in ([], ["--help"], ["-h"]):
         print(__doc__)
         raise SystemExit(0)
-    with one_line_errors("train.py"):
+    with one_line_errors("train.py"), lost_process_is_one_line():
         main(sys.argv[1:])

@@ -12,7 +12,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from unified_sess import distributed
-from unified_sess.distributed import average_gradients, broadcast_parameters
+from unified_sess.distributed import average_gradients, broadcast_parameters, lost_process_is_one_line
 from unified_sess.errors import UserError
 from unified_sess.gradient_modulation import GradientModulation
 from unified_sess.joint_step import JointStep
@@ -135,13 +135,20 @@ def test_one_process_divides_by_the_count():
 def _dies(rank, world):
     if rank == 1:
         os.kill(os.getpid(), signal.SIGKILL)
-    try:
-        for _ in range(100):
-            average_gradients([[torch.ones(3)]], torch.tensor(1), like=[torch.ones(3)])
-            time.sleep(0.01)
-    except UserError as error:
-        return str(error)
-    return None
+
+    def average():
+        average_gradients([[torch.ones(3)]], torch.tensor(1), like=[torch.ones(3)])
+
+    lines = []
+    for exchange in (average, dist.barrier):  # in a step, and anywhere else
+        try:
+            with lost_process_is_one_line():
+                for _ in range(100):
+                    exchange()
+                    time.sleep(0.01)
+        except UserError as error:
+            lines.append(str(error))
+    return lines
 
 
 def test_a_killed_rank_ends_the_others_with_one_line(tmp_path):
@@ -152,8 +159,14 @@ def test_a_killed_rank_ends_the_others_with_one_line(tmp_path):
     for process in processes:
         process.join(60)
     assert not any(process.is_alive() for process in processes)
-    message = torch.load(tmp_path / "result0")
-    assert message.startswith("another training process ended") and "\n" not in message
+    lines = torch.load(tmp_path / "result0")
+    assert len(lines) == 2
+    assert all(line.startswith("another training process ended") and "\n" not in line for line in lines)
+
+
+def test_other_failures_keep_their_own_words():
+    with pytest.raises(RuntimeError, match="out of memory"), lost_process_is_one_line():
+        raise RuntimeError("CUDA error: out of memory")
 
 
 def test_step_leaves_the_network_alone():

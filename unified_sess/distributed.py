@@ -19,6 +19,28 @@ def is_distributed():
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
+@contextlib.contextmanager
+def lost_process_is_one_line():
+    """Turn the failure of any exchange with the other processes into one line.
+
+    Raises
+    ------
+    UserError
+        Another process has ended or does not answer.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        # NCCL and the store have a class for it; gloo raises plain RuntimeErrors that start with their place in it.
+        if not isinstance(error, getattr(dist, "DistError", ())) and "/gloo/" not in str(error):
+            raise
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(
+            "another training process ended or does not answer: see its own last lines; the same command goes on from "
+            f"the last checkpoint ({reason})"
+        ) from error
+
+
 def average_gradients(lists, count, like):
     """Means over the utterances of all ranks, of gradients that are sums over the utterances of this rank.
 
@@ -65,7 +87,7 @@ def broadcast_parameters(modules):
     if not is_distributed():
         return
     tensors = [*modules.parameters(), *modules.buffers()]
-    with torch.no_grad(), _clear_failure():
+    with torch.no_grad(), lost_process_is_one_line():
         for bucket in _buckets(tensors):
             buffer = torch.cat([tensors[i].detach().flatten() for i in bucket])
             dist.broadcast(buffer, 0)
@@ -76,7 +98,7 @@ def broadcast_parameters(modules):
 def _sum_over_ranks(tensors, shapes, count):
     """Sums over all ranks of tensors (None counts as zeros) and of a count, which rides in the first bucket."""
     sums, waiting, total = [None] * len(tensors), [], None
-    with torch.no_grad(), _clear_failure():
+    with torch.no_grad(), lost_process_is_one_line():
         for bucket in _buckets(shapes):
             sizes = [shapes[i].numel() for i in bucket]
             buffer = torch.zeros(sum(sizes) + (total is None), dtype=shapes[bucket[0]].dtype, device=count.device)
@@ -106,15 +128,3 @@ def _buckets(tensors):
         buckets[-1].append(i)
         size += bytes_
     return buckets
-
-
-@contextlib.contextmanager
-def _clear_failure():
-    try:
-        yield
-    except RuntimeError as error:  # gloo: connection closed or timed out; NCCL: DistBackendError, a RuntimeError
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(
-            "another training process ended or does not answer: see its own last lines; the same command goes on from "
-            f"the last checkpoint ({reason})"
-        ) from error
