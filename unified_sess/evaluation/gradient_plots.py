@@ -95,7 +95,7 @@ def conflict_figure(names, epochs, rate):
     x = np.asarray(epochs)[defined]
     marker = "o" if len(x) < 30 else None
     low, high = np.nanquantile(rate[:, defined], [0.1, 0.9], axis=0)
-    axes.fill_between(x, low, high, color="0.88", label="80 % of all layers", linewidth=0)
+    axes.fill_between(x, low, high, color="0.88", label="middle 80 % of the layers", linewidth=0)
     parts = [name.partition(".")[0] for name in names]
     for part in dict.fromkeys(parts):
         rows = rate[[p == part for p in parts]]
@@ -104,7 +104,10 @@ def conflict_figure(names, epochs, rate):
         axes.plot(
             np.asarray(epochs)[with_values], np.nanmean(rows[:, with_values], axis=0), marker=marker, markersize=3, label=label
         )
-    axes.plot(x, np.nanmean(rate[:, defined], axis=0), color="black", linewidth=2, label="mean of all layers")
+    # Dashed: where most layers are in one part, its line stays visible below.
+    axes.plot(x, np.nanmean(rate[:, defined], axis=0), color="black", linestyle=(0, (4, 4)), label="mean of all layers")
+    axes.axhline(0.5, color="0.5", linewidth=0.8, linestyle=":", zorder=1, label="unrelated gradients")
+    axes.set_xlim(epochs[0] - 0.5, epochs[-1] + 0.5)  # as in the heat map
     axes.set_ylim(-0.02, 1.02)  # a line at 0 or 1 stays visible
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.set_xlabel("epoch")
