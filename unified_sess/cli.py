@@ -73,6 +73,8 @@ def separate(
 def export(
     results: Annotated[Path, typer.Argument(help="Output folder of a training.")],
     folder: Annotated[Path, typer.Argument(help="Model folder to make.")],
+    half: Annotated[bool, typer.Option("--half", help="16-bit weights: half the size, the same sound.")] = False,
+    plain: Annotated[bool, typer.Option("--plain", help="Only what executes nothing: no files for SpeechBrain.")] = False,
 ):
     """Make a model folder of a training's best checkpoint.
 
@@ -80,10 +82,11 @@ def export(
 
     \b
     unified-sess export results/unified/1234 my-model
+    unified-sess export results/unified/1234 small-model --half --plain
     """
     from unified_sess.inference.export import export as write_model
 
-    print(f"exported to {write_model(results, folder)}")
+    print(f"exported to {write_model(results, folder, half, plain)}")
 
 
 @app.command()

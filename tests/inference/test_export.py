@@ -6,17 +6,20 @@ import subprocess
 import sys
 
 import pytest
+import safetensors.torch
 import torch
 import yaml
 from huggingface_hub import ModelCard
+from speechbrain.inference.separation import SepformerSeparation
 
-from tests.inference.results import make_results
+from tests.inference.results import make_results, trees
 from unified_sess.errors import UserError
 from unified_sess.evaluation.metrics import FAMILIES
 from unified_sess.evaluation.results import Results
 from unified_sess.inference import UnifiedSeparation
 from unified_sess.inference.export import export
 from unified_sess.inference.model_card import METRICS
+from unified_sess.inference.module_tree import build
 
 FILES = {
     "README.md", "config.json", "custom.py", "decoder.ckpt", "encoder.ckpt", "enhancer.ckpt", "hyperparams.yaml",
@@ -89,6 +92,41 @@ def test_numbers_survive_saving(results, tmp_path):
     card = ModelCard.load(tmp_path / "saved/README.md")
     assert {e.metric_type: e.metric_value for e in card.data.eval_results} == {"si_snri": 10.5, "sdri": 11.5}
     assert "custom.py" not in card.text  # what this folder does not have
+
+
+def test_half_precision(results, tmp_path):
+    whole, half = export(results, tmp_path / "whole"), export(results, tmp_path / "half", half=True)
+    stored = [safetensors.torch.load_file(half / "model.safetensors"), torch.load(half / "masknet.ckpt")]
+    assert {value.dtype for state in stored for value in state.values()} == {torch.float16}
+    models = [
+        UnifiedSeparation.from_pretrained(half), UnifiedSeparation.from_hparams(half),
+        SepformerSeparation.from_hparams(source=str(half)), UnifiedSeparation.from_pretrained(whole),
+    ]  # fmt: skip
+    mixture = 0.1 * torch.randn(2, 900)
+    expected = models[0].separate_batch(mixture)
+    for model in models:
+        assert {p.dtype for p in model.mods.parameters()} == {torch.float32}
+        sources = model.separate_batch(mixture)
+        torch.testing.assert_close(sources, expected, atol=1e-2 * expected.abs().max() if model is models[3] else 1e-5, rtol=0)
+
+
+def test_weights_beyond_half_precision_are_refused(tmp_path):
+    content = trees("none")
+    modules = {name: build(tree, name) for name, tree in content.items()}
+    torch.nn.init.constant_(modules["decoder"].weight, 1e6)
+    make_results(tmp_path / "results", modules=modules, content=content, si_snri=(1.0,))
+    with pytest.raises(UserError, match="decoder are too large for 16 bits"):
+        export(tmp_path / "results", tmp_path / "model", half=True)
+    assert not (tmp_path / "model").exists()
+
+
+def test_a_plain_model_holds_nothing_to_execute(results, tmp_path):
+    folder = export(results, tmp_path / "model")
+    expected = UnifiedSeparation.from_pretrained(folder).separate_batch(torch.ones(1, 99))
+    export(results, folder, plain=True)
+    assert {path.name for path in folder.iterdir()} == {"README.md", "config.json", "model.safetensors"}
+    torch.testing.assert_close(UnifiedSeparation.from_pretrained(folder).separate_batch(torch.ones(1, 99)), expected)
+    assert "custom.py" not in (folder / "README.md").read_text()
 
 
 @pytest.mark.parametrize("kind", ["file", "below a file", "read-only"])

@@ -22,7 +22,9 @@ from unified_sess.network import MODULE_NAMES
 logger = get_logger(__name__)
 
 HYPERPARAMS = "hyperparams.yaml"
-ENTRIES = (HYPERPARAMS, CONFIG)  # where SpeechBrain and `from_pretrained` start to read
+CUSTOM = "custom.py"
+# What it replaces; first where SpeechBrain and `from_pretrained` start to read: a folder that has those is whole.
+FILES = (HYPERPARAMS, CONFIG, CUSTOM, *(f"{name}.ckpt" for name in MODULE_NAMES))
 HEADER = """\
 # Made by unified-sess export. SpeechBrain executes this file; config.json and model.safetensors hold the same model
 # as plain data.
@@ -48,7 +50,7 @@ pretrainer: !new:speechbrain.utils.parameter_transfer.Pretrainer
 """
 
 
-def export(results, folder):
+def export(results, folder, half=False, plain=False):
     """Write the best checkpoint of a results folder as a model folder.
 
     Arguments
@@ -56,7 +58,11 @@ def export(results, folder):
     results : str or Path
         `output_folder` of a training.
     folder : str or Path
-        The model folder; made, or filled where it exists and holds no other model's files.
+        The model folder; made, or filled where it exists. What it holds of another model is replaced.
+    half : bool
+        Write 16-bit weights, half the size; they are 32-bit again when loaded.
+    plain : bool
+        Leave out what is for SpeechBrain and would be executed.
 
     Returns
     -------
@@ -74,9 +80,29 @@ def export(results, folder):
         raise UserError(f"{folder} is the results folder itself: give another folder for the model")
     config, modules = load_results(results)
     evaluations = evaluations_of(load_measures(results)) if (results / CSV_NAME).is_file() else []
+    if half:
+        _halve(modules)
     writable_folder(folder)
-    for name in ENTRIES:  # written after what they name: a folder that has them is whole
+    for name in FILES:
         (folder / name).unlink(missing_ok=True)
+    if not plain:
+        _write_for_speechbrain(folder, config, modules)
+    write_model_card(folder, config, modules, evaluations)
+    save_model(folder, config, modules)
+    if not evaluations:
+        logger.warning(f"{results} has no {CSV_NAME}: the model card carries no numbers")
+    return folder
+
+
+def _halve(modules):
+    for name, module in modules.items():
+        module.half()
+        if not all(torch.isfinite(weights).all() for weights in module.state_dict().values()):
+            raise UserError(f"weights of {name} are too large for 16 bits: export without --half")
+
+
+def _write_for_speechbrain(folder, config, modules):
+    """Checkpoints, `hyperparams.yaml` and `custom.py`."""
     for name in MODULE_NAMES:
         with atomic_path(folder / f"{name}.ckpt") as temporary:
             buffer = io.BytesIO()  # torch's own writer hides why it failed, such as a full disk
@@ -84,13 +110,8 @@ def export(results, folder):
             Path(temporary).write_bytes(buffer.getbuffer())
     with atomic_path(folder / HYPERPARAMS) as temporary:
         Path(temporary).write_text(_hyperparams(config), encoding="utf-8")
-    with atomic_path(folder / "custom.py") as temporary:
+    with atomic_path(folder / CUSTOM) as temporary:
         shutil.copyfile(Path(__file__).with_name("custom.py"), temporary)
-    write_model_card(folder, config, modules, evaluations)
-    save_model(folder, config, modules)
-    if not evaluations:
-        logger.warning(f"{results} has no {CSV_NAME}: the model card carries no numbers")
-    return folder
 
 
 def _hyperparams(config):
