@@ -4,11 +4,12 @@ import copy
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
 from tests.networks import random_batch, tiny_modules
 from unified_sess.gradient_modulation import GradientModulation
 from unified_sess.joint_step import JointStep
-from unified_sess.losses import utterance_losses
+from unified_sess.losses import UtteranceLosses, utterance_losses
 from unified_sess.network import SHARED_MODULES
 
 WEIGHT = 0.5
@@ -194,3 +195,29 @@ def test_frozen_parameters_have_no_gradient():
     seen = one_step(modules, [batch])
     assert seen["encoder.conv1d.weight"] is None
     assert all(g is not None for n, g in seen.items() if not n.startswith("encoder"))
+
+
+@pytest.mark.parametrize("rule", ["sum", "gm", "pcgrad", "remedy"])
+def test_a_step_waits_for_no_value(rule):
+    """Reading a value of a fake tensor raises, as it would wait for a real device: the caller's wait is the only one."""
+    modules = torch.nn.ModuleDict({name: torch.nn.Linear(4, 4) for name in ("encoder", "enhancer", "masknet", "decoder")})
+    modulation = GradientModulation(rule)
+
+    def one_step():
+        step = JointStep(modules, modulation, WEIGHT, threshold=-30.0)
+        scale = torch.full((), 1024.0)
+        for _ in range(2):
+            features = modules["enhancer"](modules["encoder"](torch.randn(3, 4)))
+            sources = modules["decoder"](modules["masknet"](features))
+            step.accumulate(UtteranceLosses(sources.mean(1), features.square().sum(1), sources), scale)
+        return step.merge(scale)
+
+    one_step()  # the layout is made once, from shapes
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        for module in modules.values():
+            for name, parameter in list(module.named_parameters()):
+                setattr(module, name, torch.nn.Parameter(mode.from_tensor(parameter.detach())))
+        _, finite = one_step()
+        assert modules["encoder"].weight.grad.shape == modules["decoder"].weight.grad.shape == (4, 4)
+        with pytest.raises(DataDependentOutputException):
+            bool(finite)
