@@ -99,7 +99,8 @@ def draw_once(args, name, count, file):
     if not file.exists():
         note.parent.mkdir(parents=True, exist_ok=True)
         seed = 72 if args.seed is None else args.seed
-        note.write_text(json.dumps({"seed": seed, "count": count}), encoding="utf-8")
+        with atomic_path(note) as temporary:
+            Path(temporary).write_text(json.dumps({"seed": seed, "count": count}), encoding="utf-8")
         draw(args, name, count, seed, file)
         return
     drawn = json.loads(note.read_text(encoding="utf-8")) if note.exists() else {}

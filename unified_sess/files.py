@@ -1,7 +1,8 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and files that grow line by line."""
 
 import contextlib
 import hashlib
+import json
 import os
 
 
@@ -26,7 +27,37 @@ def atomic_path(path):
     try:
         yield temporary
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             os.remove(temporary)
+        if getattr(error, "errno", None) and temporary in (error.filename or temporary, error.filename2):
+            raise OSError(error.errno, error.strerror, os.fspath(path)) from None  # the name that the user knows
+        raise
+
+
+@contextlib.contextmanager
+def append_lines(path):
+    """Yield a function that appends a value as a line of JSON; a line that a killed run left half stays apart.
+
+    Example
+    -------
+    >>> import pathlib, tempfile
+    >>> journal = pathlib.Path(tempfile.mkdtemp()) / "done.jsonl"
+    >>> with append_lines(journal) as append:
+    ...     append(["a", 1])
+    >>> journal.read_text()
+    '["a", 1]\\n'
+    """
+    try:
+        with open(path, "a", encoding="utf-8") as file:
+            file.write("\n" * bool(file.tell()))
+
+            def append(value):
+                file.write(json.dumps(value) + "\n")
+                file.flush()
+
+            yield append
+    except OSError as error:
+        if error.errno and not error.filename:  # a full disk does not tell it
+            raise OSError(error.errno, error.strerror, os.fspath(path)) from None
         raise

@@ -23,7 +23,7 @@ from tqdm import tqdm
 from unified_sess.data import mixing
 from unified_sess.data.librimix_sources import RATE, check_files, read_row
 from unified_sess.errors import UserError
-from unified_sess.files import atomic_path
+from unified_sess.files import append_lines, atomic_path
 
 TYPES = ("mix_clean", "mix_both", "mix_single")
 
@@ -61,13 +61,11 @@ def generate_split(rows, speech_folder, noise_folder, output, split, n_src, freq
     results = [done[row["mixture_ID"]][1] if done.get(row["mixture_ID"], [None])[0] == key else None
                for row, key in zip(rows, keys)]  # fmt: skip
     left = [k for k, row in enumerate(rows) if results[k] is None or f"{row['mixture_ID']}.wav" not in found]
-    with open(journal, "a", encoding="utf-8") as file:
-        file.write("\n" * bool(file.tell()))  # a killed run may have left half a line
+    with append_lines(journal) as append:
         make = functools.partial(_make_mixture, job)
         for k, result in zip(left, parallel_map(make, [rows[k] for k in left], workers, split), strict=True):
             results[k] = result
-            file.write(json.dumps([rows[k]["mixture_ID"], keys[k], result]) + "\n")
-            file.flush()
+            append([rows[k]["mixture_ID"], keys[k], result])
     _write_metadata(job, [row["mixture_ID"] for row in rows], results)
 
 
@@ -174,10 +172,7 @@ def _write_wav(path, samples, rate):
         file.setparams((1, 2, rate, len(samples), "NONE", ""))
         file.writeframesraw(np.clip(np.floor(samples * 32768), -32768, 32767).astype("<i2"))
     with atomic_path(path) as temporary:
-        try:
-            Path(temporary).write_bytes(data.getbuffer())
-        except OSError as error:
-            raise OSError(error.errno, error.strerror, str(path)) from None
+        Path(temporary).write_bytes(data.getbuffer())
 
 
 def _write_metadata(job, names, results):

@@ -15,6 +15,7 @@ from unified_sess.audio import AUDIO_EXTENSIONS, sound_path
 from unified_sess.data import mixing
 from unified_sess.data.librimix_generation import parallel_map
 from unified_sess.errors import UserError, writable_folder
+from unified_sess.files import append_lines
 
 ACTIVITY_FRAME = 0.1  # seconds
 ACTIVITY_RANGE = 30.0  # dB under the loudest frame that still counts as voice
@@ -248,11 +249,10 @@ def _measure_new(folder, index_file, new, stamps, names, workers):
     """Measure files, and add them to the index one by one."""
     writable_folder(Path(index_file).parent)
     measured = {}
-    with open(index_file, "a", encoding="utf-8") as file:
-        file.write("\n" * bool(file.tell()))  # a killed run may have left half a line
+    with append_lines(index_file) as append:
         job = functools.partial(measure, folder)
         results = parallel_map(job, new, workers, f"measure {folder}")
         for path, result in zip(new, results, strict=True):
-            file.write(json.dumps([path, stamps[path], result]) + "\n")
+            append([path, stamps[path], result])
             measured[path] = _recording(path, names[path], result)
     return measured
