@@ -2,6 +2,7 @@
 
 import shutil
 
+import numpy as np
 import pandas as pd
 import pytest
 import soundfile
@@ -19,12 +20,22 @@ def libri2mix(tmp_path):
 
 
 def as_wham(libri, folder, reverb=False):
+    """The same mixtures in WHAM!'s folders; in WHAMR!'s each source of a mixture also has an echo."""
     for ours, theirs in (("train-100", "tr"), ("dev", "cv"), ("test", "tt")):
-        shutil.copytree(libri / "wav8k/min" / ours, folder / "wav8k/min" / theirs)
-        if reverb:
-            part = folder / "wav8k/min" / theirs
-            for old, new in (("mix_both", "mix_both_reverb"), ("mix_clean", "mix_clean_reverb"), ("s1", "s1_anechoic"), ("s2", "s2_anechoic")):
-                (part / old).rename(part / new)
+        part = folder / "wav8k/min" / theirs
+        shutil.copytree(libri / "wav8k/min" / ours, part)
+        for path in sorted((part / "noise").iterdir()) if reverb else ():
+            noise, rate = soundfile.read(path, dtype="float32")
+            dry = [soundfile.read(part / name / path.name, dtype="float32")[0] for name in ("s1", "s2")]
+            wet = [s + 0.7 * np.pad(s, (300, 0))[: len(s)] for s in dry]
+            signals = {f"s{k + 1}_anechoic": s for k, s in enumerate(dry)} | {f"s{k + 1}_reverb": s for k, s in enumerate(wet)}
+            signals |= {"mix_clean_anechoic": sum(dry), "mix_clean_reverb": sum(wet)}
+            signals |= {"mix_both_anechoic": sum(dry) + noise, "mix_both_reverb": sum(wet) + noise}
+            for name, signal in signals.items():
+                (part / name).mkdir(exist_ok=True)
+                soundfile.write(part / name / path.name, signal, rate, subtype="FLOAT")
+        for name in ("s1", "s2", "mix_clean", "mix_both") if reverb else ():
+            shutil.rmtree(part / name)
     return folder
 
 
@@ -43,8 +54,28 @@ def test_wham_names_are_known(libri2mix, tmp_path, kind):
     assert corpus.splits == {"train": "tr", "valid": "cv", "test": "tt"}
     manifests = prepare_manifests(corpus, tmp_path / "save", progress=False)
     assert len(read_manifest(manifests["train"], corpus.root)) == 3
-    if kind == "WHAMR":
-        assert corpus.kind == "WHAMR"
+    assert corpus.kind == kind
+
+
+def test_speed_perturbation_keeps_the_reverberation(libri2mix, tmp_path):
+    corpus = find_corpus(as_wham(libri2mix, tmp_path / "wham", reverb=True))
+    manifests = prepare_manifests(corpus, tmp_path / "save", progress=False)
+    data = MixtureDataset(read_manifest(manifests["train"], corpus.root), 8000, 0, [0.8])
+    item = data[(1, 0, 6000)]
+    echoed = item["sources"].sum(1)
+    echoed[375:] += 0.7 * echoed[:-375].copy()  # the echo comes later when slowed down
+    error = (item["clean"] - echoed)[1000:-100]  # what comes before the crop echoes into its beginning
+    assert np.square(error).mean() < 1e-3 * np.square(item["clean"]).mean()
+    for name in ("noise", "mix_clean_reverb"):  # what is missing is computed from the sources as the mixture holds them
+        shutil.rmtree(corpus.root / "tr" / name)
+    manifests = prepare_manifests(corpus, tmp_path / "save", progress=False)
+    manifest = read_manifest(manifests["train"], corpus.root)
+    for factors in ([0.8], None):
+        whole = MixtureDataset(read_manifest(manifests["train"], corpus.root), 8000, 0, factors)[(1, 0, 6000)]
+        if factors:
+            np.testing.assert_allclose(whole["mixture"], item["mixture"], atol=1e-6)
+    signal, _ = soundfile.read(manifest[0].mixture)
+    assert np.abs(whole["mixture"] - whole["clean"]).max() < 0.3 * np.abs(signal).max()
 
 
 def test_three_speakers_and_the_larger_training_part(tmp_path):

@@ -18,11 +18,11 @@ SPLITS = {
     "LibriMix": {"train": ("train-360", "train-100"), "valid": ("dev",), "test": ("test",)},
     "WHAM": {"train": ("tr",), "valid": ("cv",), "test": ("tt",)},
 }
-# Folder names of the mixture, the clean mixture and source k; {k} counts from 1.
+# Folder names of the mixture, the clean mixture, source k and, where it is another, source k as the mixture holds it.
 LAYOUTS = {
-    "LibriMix": ("mix_both", "mix_clean", "s{k}"),
-    "WHAM": ("mix_both", "mix_clean", "s{k}"),
-    "WHAMR": ("mix_both_reverb", "mix_clean_reverb", "s{k}_anechoic"),
+    "LibriMix": ("mix_both", "mix_clean", "s{k}", None),
+    "WHAM": ("mix_both", "mix_clean", "s{k}", None),
+    "WHAMR": ("mix_both_reverb", "mix_clean_reverb", "s{k}_anechoic", "s{k}_reverb"),
 }
 MODES = ("min", "max")
 MAX_SPEAKERS = 10
@@ -83,7 +83,7 @@ def find_corpus(
     if mode not in (None, *MODES):
         raise UserError(f"mode must be min or max, not '{mode}'")
     root, kind, found = _root(folder, sample_rate, mode, num_spks)
-    mixture, clean, _ = LAYOUTS[kind]
+    mixture, clean, *_ = LAYOUTS[kind]
     names = SPLITS["LibriMix" if kind == "LibriMix" else "WHAM"]
     splits = {}
     for part, choices in names.items():
@@ -176,7 +176,7 @@ def prepare_manifests(corpus, save_folder, progress=True):
 
 
 def _prepare(corpus, split, path, progress):
-    files = {name: _files(corpus.root / split / name) for name in _folders(corpus, split)}
+    files = {name: _files(corpus.root / split / name) for name in _folders(corpus)}
     fingerprint = _fingerprint(corpus, split, files)
     stamp = path.with_suffix(".json")
     if path.is_file() and stamp.is_file() and json.loads(stamp.read_text(encoding="utf-8")) == fingerprint:
@@ -184,8 +184,8 @@ def _prepare(corpus, split, path, progress):
     mixtures = files[corpus.mixture]
     if not mixtures:
         raise UserError(f"{corpus.root / split / corpus.mixture} has no audio files: make the corpus first")
-    sources = _source_folders(corpus)
-    for name in sources:
+    sources, parts = _source_folders(corpus)
+    for name in sources + parts:
         missing = sorted(set(mixtures) - set(files[name]))
         if missing:
             raise UserError(
@@ -194,7 +194,8 @@ def _prepare(corpus, split, path, progress):
             )
 
     def row(stem):
-        paths = [mixtures[stem], files[corpus.clean].get(stem), *(files[n][stem] for n in sources), files["noise"].get(stem)]
+        paths = [mixtures[stem], files[corpus.clean].get(stem), *(files[n][stem] for n in sources)]
+        paths += [files["noise"].get(stem), *(files[n][stem] for n in parts)]
         frames = _common_length(corpus, [p for p in paths if p])
         relative = [f"{ROOT}/{p.relative_to(corpus.root).as_posix()}" if p else "" for p in paths]
         return [stem, round(frames / corpus.sample_rate, 6), frames, corpus.sample_rate, *relative]
@@ -207,17 +208,20 @@ def _prepare(corpus, split, path, progress):
         for first in range(0, len(order), SLICE):
             rows += pool.map(row, order[first : first + SLICE])
             bar.update(len(rows) - first)
-    write_manifest(path, rows, corpus.num_spks)
+    write_manifest(path, rows, corpus.num_spks, bool(parts))
     with atomic_path(stamp) as temporary:
         Path(temporary).write_text(json.dumps(fingerprint), encoding="utf-8")
 
 
 def _source_folders(corpus):
-    return [LAYOUTS[corpus.kind][2].format(k=k + 1) for k in range(corpus.num_spks)]
+    """Folders of the sources, and of the sources as the mixture holds them where those are others."""
+    numbers = range(1, corpus.num_spks + 1)
+    return [[name.format(k=k) for k in numbers] if name else [] for name in LAYOUTS[corpus.kind][2:]]
 
 
-def _folders(corpus, split):
-    return [corpus.mixture, corpus.clean, *_source_folders(corpus), "noise"]
+def _folders(corpus):
+    sources, parts = _source_folders(corpus)
+    return [corpus.mixture, corpus.clean, *sources, *parts, "noise"]
 
 
 def _files(folder):

@@ -15,7 +15,8 @@ class MixtureDataset(torch.utils.data.Dataset):
 
     Items are dictionaries with `id`, `mixture` `[time]`, `clean` `[time]` and `sources` `[time, speakers]`. Mixture,
     clean mixture and sources are cut alike. With speed perturbation each source is resampled by a factor of its own
-    and the noise is added again afterwards, as in the paper's training.
+    and the noise is added again afterwards, as in the paper's training; in a reverberant corpus the dry and the
+    reverberant source by the same factor.
 
     Arguments
     ---------
@@ -55,7 +56,10 @@ class MixtureDataset(torch.utils.data.Dataset):
             stop = start + length
         sources = np.stack([self._read(path, row, start, stop) for path in row.sources], axis=1)
         mixture = self._read(row.mixture, row, start, stop)
-        clean = self._read(row.clean, row, start, stop) if row.clean else sources.sum(1)
+        if row.clean:
+            clean = self._read(row.clean, row, start, stop)
+        else:
+            clean = sum(self._read(path, row, start, stop) for path in row.parts)
         return {"id": row.id, "mixture": mixture, "clean": clean, "sources": sources}
 
     def _perturbed(self, row, length, random):
@@ -64,16 +68,20 @@ class MixtureDataset(torch.utils.data.Dataset):
         if wanted is None:  # whole signals: as long as the shortest perturbed source
             wanted = min(row.frames, *(math.floor(row.frames / f) for f in factors))
         start = int(random.integers(max(row.frames - wanted, 0) + 1))
-        sources = []
-        for path, factor in zip(row.sources, factors):
-            need = min(math.ceil(wanted * factor) + 1, row.frames)
-            first = min(start, row.frames - need)
-            signal = self._read(path, row, first, first + need)
-            if factor != 1:
-                signal = soxr.resample(signal, self.sample_rate * factor, self.sample_rate)
-            sources.append(_fit(signal, wanted))
-        sources = np.stack(sources, axis=1)
-        clean = sources.sum(1)
+
+        def perturbed(paths):
+            signals = []
+            for path, factor in zip(paths, factors):
+                need = min(math.ceil(wanted * factor) + 1, row.frames)
+                first = min(start, row.frames - need)
+                signal = self._read(path, row, first, first + need)
+                if factor != 1:
+                    signal = soxr.resample(signal, self.sample_rate * factor, self.sample_rate)
+                signals.append(_fit(signal, wanted))
+            return np.stack(signals, axis=1)
+
+        sources = perturbed(row.sources)
+        clean = (sources if row.parts == row.sources else perturbed(row.parts)).sum(1)
         noise = self._noise(row, start, start + wanted)
         return {"id": row.id, "mixture": clean + _fit(noise, wanted), "clean": clean, "sources": sources}
 
@@ -82,7 +90,7 @@ class MixtureDataset(torch.utils.data.Dataset):
         if row.noise:
             return self._read(row.noise, row, start, stop)
         return self._read(row.mixture, row, start, stop) - sum(
-            self._read(path, row, start, stop) for path in row.sources
+            self._read(path, row, start, stop) for path in row.parts
         )
 
     def _read(self, path, row, start, stop):

@@ -13,7 +13,10 @@ ROOT = "$data_root"
 
 
 class Row(NamedTuple):
-    """One mixture: frames is its length in samples, paths are those of files; clean and noise may be None."""
+    """One mixture: frames is its length in samples, paths are those of files; clean and noise may be None.
+
+    parts : the sources as the mixture holds them; in a reverberant corpus they are others than the dry `sources`.
+    """
 
     id: str
     frames: int
@@ -21,6 +24,7 @@ class Row(NamedTuple):
     clean: str
     sources: list
     noise: str
+    parts: list
 
 
 class Manifest:
@@ -29,7 +33,8 @@ class Manifest:
     Arguments
     ---------
     table : pandas.DataFrame
-        Columns ID, duration, frames, sample_rate, mix_wav, mix_clean_wav, s1_wav, ..., noise_wav.
+        Columns ID, duration, frames, sample_rate, mix_wav, mix_clean_wav, s1_wav, ..., noise_wav; in a reverberant
+        corpus also s1_reverb_wav, ...
     data_root : str or Path
         What `$data_root` stands for.
     """
@@ -37,6 +42,7 @@ class Manifest:
     def __init__(self, table, data_root):
         self.data_root = str(data_root)
         self.num_spks = sum(1 for name in table.columns if name[0] == "s" and name.endswith("_wav") and name[1:-4].isdigit())
+        self._part = "s{}_reverb_wav" if "s1_reverb_wav" in table.columns else "s{}_wav"
         self.frames = table["frames"].to_numpy()
         self._columns = {name: table[name].to_numpy() for name in table.columns}
 
@@ -55,23 +61,25 @@ class Manifest:
             clean=path("mix_clean_wav"),
             sources=[path(f"s{k + 1}_wav") for k in range(self.num_spks)],
             noise=path("noise_wav"),
+            parts=[path(self._part.format(k + 1)) for k in range(self.num_spks)],
         )
 
     def __iter__(self):
         return (self[index] for index in range(len(self)))
 
 
-def columns(num_spks):
+def columns(num_spks, reverberant=False):
     """Column names of a manifest, in order."""
-    sources = [f"s{k + 1}_wav" for k in range(num_spks)]
-    return ["ID", "duration", "frames", "sample_rate", "mix_wav", "mix_clean_wav", *sources, "noise_wav"]
+    names = ["ID", "duration", "frames", "sample_rate", "mix_wav", "mix_clean_wav"]
+    names += [f"s{k + 1}_wav" for k in range(num_spks)] + ["noise_wav"]
+    return names + [f"s{k + 1}_reverb_wav" for k in range(num_spks) if reverberant]
 
 
-def write_manifest(path, rows, num_spks):
+def write_manifest(path, rows, num_spks, reverberant=False):
     """Write rows (lists in the order of `columns`); the file appears whole or not at all."""
     with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(columns(num_spks))
+        writer.writerow(columns(num_spks, reverberant))
         writer.writerows(rows)
 
 

@@ -80,7 +80,7 @@ def read_references(row, mixture, sample_rate):
         return signal
 
     sources = np.stack([read(path) for path in row.sources], axis=1)
-    return sources, sources.sum(1) if row.clean is None else read(row.clean)
+    return sources, sum(map(read, row.parts)) if row.clean is None else read(row.clean)
 
 
 @contextlib.contextmanager
