@@ -8,7 +8,7 @@ from scipy.optimize import linear_sum_assignment
 FRAME = 0.032  # s
 COEFFICIENTS = 19  # of the cepstrum, without the loudness
 ACTIVE = 1e-3  # frames more than 30 dB under the loudest of the recording so far are not speech
-DOMINANT = 4.0  # a frame belongs to a source that is 6 dB over the others there
+DOMINANT = 2.0  # a frame belongs to a source that is 3 dB over the others there: weak networks leak much
 ENOUGH = 30  # frames of speech before a voice can be recognised, about 0.5 s
 STRANGER = 4.0  # nats a frame
 MEMORY_WEIGHT = 0.4  # of the voices against a perfect match of the overlap, which has weight 1
