@@ -8,8 +8,9 @@ from speechbrain.lobes.models import conv_tasnet
 
 from tests.networks import random_batch, tiny_modules
 from unified_sess.errors import UserError
+from unified_sess.inference.export import WIRING
 from unified_sess.losses import utterance_losses
-from unified_sess.network import SHARED_MODULES, separate
+from unified_sess.network import SHARED_MODULES, NoEnhancer, separate
 from unified_sess.pretrained import load_pretrained, start_as_identity
 
 SEPFORMER = """
@@ -45,6 +46,20 @@ pretrainer: !new:speechbrain.utils.parameter_transfer.Pretrainer
         decoder: !ref <decoder>
 """
 
+ENHANCER = """
+enhancer: !new:speechbrain.lobes.models.dual_path.Dual_Path_Model
+    num_spks: 1
+    in_channels: 8
+    out_channels: 8
+    num_layers: 1
+    K: 20
+    intra_model: !copy <intra>
+    inter_model: !copy <inter>
+    norm: ln
+    linear_layer_after_inter_intra: False
+    skip_around_intra: True
+"""
+
 
 @pytest.fixture
 def folder(tmp_path):
@@ -63,6 +78,42 @@ def test_before_the_first_step_the_network_gives_what_the_source_model_gives(fol
     stock = SepformerSeparation.from_hparams(source=str(folder), savedir=str(tmp_path / "cache"))
     mixture = torch.randn(2, 900)
     torch.testing.assert_close(separate(modules, mixture).sources, stock.separate_batch(mixture), atol=1e-4, rtol=1e-4)
+
+
+def test_a_separator_exported_here_starts_as_one_of_speechbrains(folder):
+    """Its enhancer has no weights, which is not the enhancer of another network."""
+    mixture, modules = torch.randn(1, 900), tiny_modules("sepformer")
+    load_pretrained(modules, str(folder), 8000)
+    expected = separate(modules, mixture).sources
+    torch.save(NoEnhancer().state_dict(), folder / "enhancer.ckpt")
+    modules = tiny_modules("sepformer")
+    load_pretrained(modules, str(folder), 8000)
+    torch.testing.assert_close(separate(modules, mixture).sources, expected)
+
+
+@pytest.mark.parametrize("unified", [False, True])
+def test_a_hub_id_goes_through_speechbrain(folder, unified, monkeypatch):
+    """A unified model of the hub gives its own enhancer and its masknet alone, not the composite of both."""
+    source, modules = tiny_modules("sepformer"), tiny_modules("sepformer")
+    if unified:
+        wiring = SEPFORMER[: SEPFORMER.index("modules:")].replace("masknet:", "separator:") + ENHANCER + WIRING
+        (folder / "hyperparams.yaml").write_text(wiring, encoding="utf-8")
+        for name, module in source.items():
+            torch.save(module.state_dict(), folder / f"{name}.ckpt")
+    else:
+        load_pretrained(source, str(folder), 8000)
+    fetch = SepformerSeparation.from_hparams
+
+    def from_hparams(source, **kwargs):
+        assert source == "someone/some-model"
+        return fetch(source=str(folder), **kwargs)
+
+    monkeypatch.setattr(SepformerSeparation, "from_hparams", from_hparams)
+    load_pretrained(modules, "someone/some-model", 8000)
+    mixture = torch.randn(1, 900)
+    torch.testing.assert_close(separate(modules, mixture).sources, separate(source, mixture).sources)
+    with pytest.raises(UserError, match="works at 8000 Hz"):
+        load_pretrained(modules, "someone/some-model", 16000)
 
 
 @pytest.mark.parametrize("backbone", ["convtasnet", "dprnn", "sepformer", "stock convtasnet"])
@@ -110,5 +161,7 @@ def test_what_does_not_fit_is_one_line(folder):
     data = (folder / "masknet.ckpt").read_bytes()
     (folder / "masknet.ckpt").write_bytes(data[: len(data) // 2])
     line("cannot read .*masknet.ckpt as weights")
+    torch.save({"masknet": {"weight": torch.zeros(1)}}, folder / "masknet.ckpt")
+    line("masknet.ckpt holds no state dictionary")
     (folder / "masknet.ckpt").unlink()
     line("has no masknet.ckpt")

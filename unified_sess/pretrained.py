@@ -48,15 +48,16 @@ def _weights(source):
     for name in names:
         path = folder / f"{name}.ckpt"
         if not path.is_file():
-            raise UserError(f"{folder} has no {path.name}: give the folder of a whole separation model")
+            way = "give the folder of a whole separation model, such as unified-sess export makes of a results folder"
+            raise UserError(f"{folder} has no {path.name}: {way}")
         try:
             weights[name] = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:  # noqa: BLE001, torch raises many kinds for a broken file
             reason = str(error).strip().splitlines()[0][:120] if str(error).strip() else type(error).__name__
             raise UserError(f"cannot read {path} as weights ({reason}): copy it again") from None
-        if not isinstance(weights[name], dict):
+        if not isinstance(weights[name], dict) or not all(map(torch.is_tensor, weights[name].values())):
             raise UserError(f"{path} holds no state dictionary: give a SpeechBrain checkpoint")
-    return weights, _sample_rate(folder / "hyperparams.yaml")
+    return _with_an_enhancer_or_none(weights), _sample_rate(folder / "hyperparams.yaml")
 
 
 def _hub_weights(source):
@@ -70,14 +71,21 @@ def _hub_weights(source):
             raise UserError(
                 f"{source} is neither a folder nor a separation model of the hub that can be loaded ({reason})"
             ) from None
-        weights = {name: model.mods[name].state_dict() for name in model.mods}
-        return {n: w for n, w in weights.items() if n in (*SEPARATOR_MODULES, "enhancer")}, model.hparams.sample_rate
+    # Not `model.mods`: there the masknet of a unified model is the composite with its enhancer.
+    parts = model.hparams.pretrainer.loadables
+    weights = {name: parts[name].state_dict() for name in (*SEPARATOR_MODULES, "enhancer") if name in parts}
+    return _with_an_enhancer_or_none(weights), getattr(model.hparams, "sample_rate", None)
+
+
+def _with_an_enhancer_or_none(weights):
+    """A separator alone that was exported here has an enhancer without weights."""
+    return {name: state for name, state in weights.items() if state or name != "enhancer"}
 
 
 def _sample_rate(hyperparams):
     if not hyperparams.is_file():
         return None
-    found = re.search(r"^sample_rate:\s*(\d+)", hyperparams.read_text(encoding="utf-8"), re.MULTILINE)
+    found = re.search(r"^sample_rate:\s*(\d+)", hyperparams.read_text(encoding="utf-8", errors="replace"), re.MULTILINE)
     return int(found.group(1)) if found else None
 
 
