@@ -232,6 +232,8 @@ BAD_OPTIONS = {
     "output folder that is a file": ({"output": __file__}, r"cannot write in the folder"),
     "test only without a model": ({"options": ["--test_only"]}, r"no checkpoint"),
     "a module that does not exist": ({"options": ["--freeze", "[separator]"]}, r"freeze names 'separator'"),
+    "one name where a list belongs": ({"options": ["--freeze", "encoder"]}, r"\[encoder, decoder\], not 'encoder'"),
+    "a factor that is no number": ({"options": ["--lr_factors", "{masknet: x}"]}, r"lr_factors .* not 'x'"),
     "a model that does not exist": ({"options": ["--pretrained", "/no/such/model"]}, r"/no/such/model"),
     "fp16 on a CPU": ({"options": ["--precision", "fp16"]}, r"fp16"),
 }

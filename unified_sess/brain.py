@@ -42,8 +42,8 @@ class UnifiedBrain(sb.Brain):
             self.optimizer_step_limit = int(self.optimizer_step_limit)
         self.rank = getattr(self, "rank", 0)
         self.world_size = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
-        _refuse_unknown_modules("freeze", self.hparams.freeze)
-        _refuse_unknown_modules("lr_factors", self.hparams.lr_factors)
+        _check_modules("freeze", self.hparams.freeze, list, "[encoder, decoder]")
+        _check_modules("lr_factors", self.hparams.lr_factors, dict, "{masknet: 0.1}")
         for name in self.hparams.freeze:
             self.modules[name].requires_grad_(False)
         self.modulation = self.hparams.modulation
@@ -335,10 +335,15 @@ class _Totals:
         return self.sums.tolist()
 
 
-def _refuse_unknown_modules(setting, names):
-    unknown = sorted(set(names or ()) - set(MODULE_NAMES))
+def _check_modules(setting, names, kind, example):
+    if not isinstance(names, kind):
+        raise UserError(f"{setting} must be written as {example}, not '{names}'")
+    unknown = sorted(set(names) - set(MODULE_NAMES))
     if unknown:
         raise UserError(f"{setting} names '{unknown[0]}', which is no module: choose from {', '.join(MODULE_NAMES)}")
+    for factor in names.values() if kind is dict else ():
+        if isinstance(factor, bool) or not isinstance(factor, (int, float)) or not factor >= 0:
+            raise UserError(f"{setting} must have numbers from 0 on, as in {example}, not '{factor}'")
 
 
 def _mixture_si_snr(batch):
