@@ -123,6 +123,18 @@ def test_no_crop_of_real_speech_with_pauses_is_silent(real):
     assert np.mean([np.abs(signal[s : s + rate]).max() < 1e-3 for s in range(0, len(signal) - rate, rate)]) > 0.3
 
 
+def test_no_crop_is_far_softer_than_its_recording(corpora, tmp_path):
+    """Not even where recordings have a constant offset, as one of LibriSpeech's has before its first word."""
+    for k, source in enumerate(sorted((corpora / "LibriSpeech" / "dev-clean").rglob("*.flac"))[:10]):
+        signal, rate = soundfile.read(source)
+        path = tmp_path / "speech" / f"s{k}" / "a.wav"
+        path.parent.mkdir(parents=True)
+        soundfile.write(path, np.concatenate([np.zeros(4 * rate), signal]) + 0.05, rate)
+    data = make((tmp_path / "speech", None, tmp_path), speech_loudness=(-29, -29), training_signal_len=8000)
+    levels = [mixing.measure_loudness(source, 8000) for k in range(100) for source in data[0, k, None]["sources"].T]
+    assert min(levels) > -29 - 15
+
+
 def test_files_kept_in_memory_or_read_in_part_give_the_same(real):
     kept, read = make(real, cache_gib=1), make(real, cache_gib=0)
     for index in range(30):

@@ -162,6 +162,14 @@ def test_a_long_recording_is_measured_in_blocks(tmp_path, monkeypatch):
     assert blocks[2] == pytest.approx(whole[2], abs=1.0)
 
 
+def test_neither_a_constant_offset_nor_breath_is_voice(tmp_path):
+    random = np.random.default_rng(0)
+    breath, tone = 0.003 * random.standard_normal(8000), np.sin(np.arange(8000) / 4)
+    signal = 0.05 + np.concatenate([np.zeros(8000), breath, 0.2 * tone, np.zeros(8123)])
+    soundfile.write(tmp_path / "a.wav", signal, 8000)
+    assert speech_folders.measure(tmp_path, "a.wav")[3] == [20, 30]
+
+
 def test_pauses_are_no_voice():
     signal = np.concatenate([np.zeros(8000), np.ones(4000), np.zeros(12000), 0.5 * np.ones(2400)])
     power = np.square(signal.reshape(-1, 800)).mean(1)

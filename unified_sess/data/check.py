@@ -35,10 +35,11 @@ def check_data(folder, workers=None):
     Returns
     -------
     report : dict
-        Lists of names: `unreadable` (also truncated, or with NaN), `silent` (peak under -80 dB), `clipped` (4 samples
-        in a row at full scale), `mis-rated` (not the rate of its `wav8k`/`wav16k` folder, or not the most common one),
-        `too short` (under 0.5 s), `unequal` (mixture, sources and noise of different lengths), `incomplete` (a mixture
-        without a source or the reverse) and `leaking speakers` (see `leaking_speakers`).
+        Lists of names: `unreadable` (also truncated, or with NaN), `silent` (peak under -80 dB, whatever the constant
+        offset), `clipped` (4 samples in a row at full scale), `mis-rated` (not the rate of its `wav8k`/`wav16k` folder,
+        or not the most common one), `too short` (under 0.5 s), `unequal` (mixture, sources and noise of different
+        lengths), `incomplete` (a mixture without a source or the reverse) and `leaking speakers` (see
+        `leaking_speakers`).
 
     Raises
     ------
@@ -133,7 +134,7 @@ def _expected_rate(path, groups):
 def _check_file(folder, path):
     """Faults of one file, its rate and its frames (both None where it cannot be read)."""
     full = os.path.join(folder, path)
-    peak, frames, clipped = 0.0, 0, False
+    lowest, highest, frames, clipped = np.inf, -np.inf, 0, False
     try:
         expected = audio_info(full).frames
         with soundfile.SoundFile(sound_path(full)) as file:
@@ -143,10 +144,11 @@ def _check_file(folder, path):
             size = -1 if file.format == "MP3" else BLOCK  # between its blocks soundfile seeks, which harms MP3
             while len(block := file.read(size, dtype="float32", always_2d=True)):
                 frames += len(block)
-                loudest = max(float(block.max()), -float(block.min()))
+                low, high = float(block.min()), float(block.max())
+                loudest = max(high, -low)
                 if not np.isfinite(loudest):
                     return ["unreadable"], None, None
-                peak = max(peak, loudest)
+                lowest, highest = min(lowest, low), max(highest, high)
                 at_edge = np.concatenate([run, (np.abs(block) >= edge).any(1)]) if loudest >= edge else np.zeros(0, bool)
                 clipped = clipped or _longest_run(at_edge) >= CLIPPED_RUN
                 run = at_edge[1 - CLIPPED_RUN :]
@@ -154,7 +156,7 @@ def _check_file(folder, path):
         return ["unreadable"], None, None
     if frames < expected:
         return ["unreadable"], None, None
-    faults = [name for name, found in (("silent", peak < SILENT_PEAK), ("clipped", clipped)) if found]
+    faults = [name for name, found in (("silent", highest - lowest < 2 * SILENT_PEAK), ("clipped", clipped)) if found]
     return faults + ["too short"] * (frames < MIN_SECONDS * rate), rate, frames
 
 

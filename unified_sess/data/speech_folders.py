@@ -18,7 +18,7 @@ from unified_sess.errors import UserError, writable_folder
 from unified_sess.files import append_lines
 
 ACTIVITY_FRAME = 0.1  # seconds
-ACTIVITY_RANGE = 30.0  # dB under the loudest frame that still counts as voice
+ACTIVITY_RANGE = 20.0  # dB under the loudest frame that still counts as voice; breath and room are mostly softer
 BLOCK = 60  # seconds of a long recording that are measured at a time, a whole number of activity frames
 GATE = 10.0  # LU under the mean at which a block of a long recording no longer counts
 
@@ -127,7 +127,7 @@ def read_speakers(path):
 
 
 def active_stretches(power):
-    """First and last+1 frame of stretches whose power is within 30 dB of the greatest, flat `[2 * stretches]`."""
+    """First and last+1 frame of stretches whose power is within 20 dB of the greatest, flat `[2 * stretches]`."""
     active = power > max(power.max() * 10 ** (-ACTIVITY_RANGE / 10), 1e-12)
     return np.flatnonzero(np.diff(np.concatenate([[0], active.astype(int), [0]])))
 
@@ -151,7 +151,8 @@ def measure(folder, path):
             while len(block := file.read(size, dtype="float32", always_2d=True)):
                 signal = block[:, 0]
                 frames += len(signal)
-                powers.append(np.square(np.pad(signal, (0, -len(signal) % step)).reshape(-1, step)).mean(1))
+                frames_of_block = np.pad(signal, (0, -len(signal) % step), mode="edge").reshape(-1, step)
+                powers.append(frames_of_block.var(1))  # without a constant offset, which is no sound
                 levels.append((len(signal), mixing.measure_loudness(signal, rate)))
     except (soundfile.SoundFileError, RuntimeError, OSError):
         return None
