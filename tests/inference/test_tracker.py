@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+import torch
 
 from tests.inference.conversation import RATE, conversation, leaky, recorded_pairs, synthetic_pair, windows_right
-from unified_sess.inference import tracker
+from unified_sess.inference import UnifiedSeparation, tracker
 from unified_sess.inference.tracker import SpeakerTracker
 
 
@@ -28,6 +29,15 @@ def test_five_minutes_of_real_speech(corpora):
         for seed, pair in enumerate(recorded_pairs(corpora, 6))
     ]
     assert min(shares) >= 0.95, shares
+
+
+def test_five_minutes_through_a_trained_network(trained_model):
+    model = UnifiedSeparation.from_pretrained(trained_model, device="cpu")
+
+    def separate(window):
+        return model.separate_batch(torch.from_numpy(window.sum(1)[None]))[0].numpy()
+
+    assert windows_right(conversation(synthetic_pair(3), seed=3), separate=separate) >= 0.95
 
 
 def test_without_the_memory_the_conversations_are_not_tracked(monkeypatch):

@@ -171,4 +171,4 @@ def check_state(module, state, where):
             raise UserError(f"{where} {'lacks' if key in own else 'has unexpected'} weights {key!r}: of another network?")
         if own[key].shape != state[key].shape:
             sizes = f"{list(state[key].shape)} where the network has {list(own[key].shape)}"
-            raise UserError(f"{where}: weights {key!r} have the shape {sizes}")
+            raise UserError(f"{where}: weights {key!r} have the shape {sizes}: of another network?")
