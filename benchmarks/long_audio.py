@@ -29,7 +29,8 @@ def main():
     """Print both tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--network", default="convtasnet-small", help="a file of hparams/networks")
-    parser.add_argument("--minutes", type=float, nargs="+", default=[1, 4, 15, 60])
+    parser.add_argument("--minutes", type=float, nargs="*", default=[1, 4, 15, 60],
+                        help="lengths of the recordings; none leaves the input of 8 s")
     parser.add_argument("--stock-gigabytes", type=float, default=12, help="memory that the stock class may take")
     parser.add_argument("--stock-seconds", type=float, default=60, help="time that the stock class may take")
     parser.add_argument("--threads", type=int, default=2)
@@ -40,17 +41,23 @@ def main():
         folder = Path(folder)
         make_models(folder, options.network)
         print(f"{options.network}, {RATE} Hz, {options.threads} threads")
-        print("| minutes | ours: peak MB | s | real-time factor | stock: peak MB | s |\n|---|---|---|---|---|---|", flush=True)
-        stock_fits = True
-        for minutes in options.minutes:
-            make_recording(folder / "mixture.wav", minutes)
-            ours = measure("ours", folder, options)
-            stock = measure("stock", folder, options) if stock_fits else None
-            stock_fits = stock is not None
-            factor = ours["seconds"] / 60 / minutes
-            cells = f"{stock['megabytes']:.0f} | {stock['seconds']:.1f}" if stock else "does not fit | -"
-            print(f"| {minutes:g} | {ours['megabytes']:.0f} | {ours['seconds']:.1f} | {factor:.4f} | {cells} |", flush=True)
+        if options.minutes:
+            compare_lengths(folder, options)
         compare_short(folder, options.pairs)
+
+
+def compare_lengths(folder, options):
+    """Peak memory and seconds by length."""
+    print("| minutes | ours: peak MB | s | real-time factor | stock: peak MB | s |\n|---|---|---|---|---|---|", flush=True)
+    stock_fits = True
+    for minutes in options.minutes:
+        make_recording(folder / "mixture.wav", minutes)
+        ours = measure("ours", folder, options)
+        stock = measure("stock", folder, options) if stock_fits else None
+        stock_fits = stock is not None
+        factor = ours["seconds"] / 60 / minutes
+        cells = f"{stock['megabytes']:.0f} | {stock['seconds']:.1f}" if stock else "does not fit | -"
+        print(f"| {minutes:g} | {ours['megabytes']:.0f} | {ours['seconds']:.1f} | {factor:.4f} | {cells} |", flush=True)
 
 
 def make_models(folder, network):
