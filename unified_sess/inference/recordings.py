@@ -72,9 +72,10 @@ class Recording:
             with soundfile.SoundFile(sound_path(self.path)) as file:
                 while len(block := file.read(size, dtype="float32", always_2d=True)):
                     if not np.isfinite(block).all():
-                        raise UserError(f"{self.path} holds samples that are not finite (NaN or infinity)")
+                        raise UserError(f"{self.path} holds samples that are not finite (NaN or infinity): replace or remove it")
                     if np.abs(block).max() > LARGEST:
-                        raise UserError(f"{self.path} holds samples of {np.abs(block).max():.0e}, where 1 is full scale")
+                        level = f"{np.abs(block).max():.0e}"
+                        raise UserError(f"{self.path} holds samples of {level}, where 1 is full scale: replace or remove it")
                     read += len(block)
                     yield block.mean(axis=1)
                     if progress is not None:
