@@ -12,7 +12,7 @@ from unified_sess.errors import UserError
 from unified_sess.network import MODULE_NAMES, NoEnhancer
 
 ROOT = Path(__file__).resolve().parent.parent
-EXPERIMENTS = sorted([*ROOT.glob("hparams/*.yaml"), *ROOT.glob("recipes/**/*.yaml")])
+EXPERIMENTS = sorted([*ROOT.glob("hparams/*.yaml"), *ROOT.glob("recipes/*/*.yaml")])
 NAMES = [str(path.relative_to(ROOT)) for path in EXPERIMENTS]
 
 

@@ -1,0 +1,54 @@
+"""Rows of the ablation: each is a few overrides over one experiment, `convtasnet-unified-gm.yaml`."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+HERE = Path(__file__).resolve().parent
+EXPERIMENT = HERE / "convtasnet-unified-gm.yaml"
+BASELINE = "separation-only"
+
+
+class Row(NamedTuple):
+    """One row of the table.
+
+    overrides : settings that differ from the experiment.
+    seeds : the row is trained once with each; one seed alone is marked in the table.
+    speakers : speakers in a mixture; rows are compared with the baseline of as many.
+    """
+
+    overrides: dict
+    seeds: tuple = (1, 2, 3)
+    speakers: int = 2
+
+
+ALONE = {"network": str(HERE / "networks" / "separation.yaml"), "enhancement_weight": 0}
+SUM = {"gradient_modulation": "sum"}
+ONCE = (1,)
+
+ROWS = {
+    BASELINE: Row(ALONE),
+    "separation-only, larger": Row(ALONE | {"separator_repeats": 4}),  # as large as the unified network, within 4 %
+    "cascade": Row({"enhancement_weight": 0}),  # with the enhancer, without the SE loss
+    "unified": Row(SUM),
+    "unified-gm": Row({}),
+    # Further rows, one seed
+    "pcgrad": Row({"gradient_modulation": "pcgrad"}, ONCE),
+    "remedy": Row({"gradient_modulation": "remedy"}, ONCE),
+    "unified-gm, SE target detached": Row({"detach_clean_features": True}, ONCE),
+    "unified-gm, granularity module": Row({"granularity": "module"}, ONCE),
+    "unified-gm, granularity global": Row({"granularity": "global"}, ONCE),
+    "unified, lambda 0.01": Row(SUM | {"enhancement_weight": 0.01}, ONCE),
+    "unified, lambda 1": Row(SUM | {"enhancement_weight": 1}, ONCE),
+    "unified, lambda 10": Row(SUM | {"enhancement_weight": 10}, ONCE),
+    "unified-gm, lambda 0.01": Row({"enhancement_weight": 0.01}, ONCE),
+    "unified-gm, lambda 1": Row({"enhancement_weight": 1}, ONCE),
+    "unified-gm, lambda 10": Row({"enhancement_weight": 10}, ONCE),
+    "three speakers, separation-only": Row(ALONE, ONCE, 3),
+    "three speakers, unified": Row(SUM, ONCE, 3),
+    "three speakers, unified-gm": Row({}, ONCE, 3),
+}
+
+
+def baseline_of(name):
+    """Name of the row that a row is compared with."""
+    return BASELINE if ROWS[name].speakers == 2 else f"three speakers, {BASELINE}"

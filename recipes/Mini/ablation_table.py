@@ -1,0 +1,164 @@
+"""Table and pictures of the ablation, from the runs that are finished."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from ablation_rows import BASELINE, ROWS, baseline_of
+
+from unified_sess.errors import UserError
+from unified_sess.evaluation.evaluate import last_conflict_rate
+from unified_sess.evaluation.plots import BLUE, GREY, ORANGE, figure_with_axes, read_train_log
+from unified_sess.evaluation.results import load_results
+from unified_sess.files import atomic_path
+from unified_sess.inference.results_folder import load_results as load_network
+
+RESAMPLES = 2000
+METRICS = ("si_snri", "sdri", "se_si_snri")
+
+
+def write_ablation(folder):
+    """Write `ablation.csv`, `ablation.md`, `ablation.png` and `curves.png`; returns the table as Markdown.
+
+    Raises
+    ------
+    UserError
+        When no run is finished, or runs measured different mixtures.
+    """
+    folder = Path(folder)
+    runs = finished_runs(folder)
+    if not runs:
+        raise UserError(f"{folder} holds no finished run yet: run the ablation without --table-only")
+    table = ablation_table(runs)
+    text = markdown(table)
+    with atomic_path(folder / "ablation.csv") as temporary:
+        table.to_csv(temporary, index=False, float_format="%.4f")
+    with atomic_path(folder / "ablation.md") as temporary:
+        Path(temporary).write_text(text + "\n", encoding="utf-8")
+    for name, figure in (("ablation.png", difference_figure(table)), ("curves.png", curve_figure(runs))):
+        with atomic_path(folder / name) as temporary:
+            figure.savefig(temporary, dpi=120, format="png")
+    return text
+
+
+def finished_runs(folder):
+    """Folders of the finished runs of each row, `{name: [folder, ...]}`, in the order of `ROWS`."""
+    found = {}
+    for note in sorted(Path(folder).glob("*/*/run.json")):
+        if (note.parent / "test_results.json").is_file():
+            found.setdefault(json.loads(note.read_text(encoding="utf-8"))["row"], []).append(note.parent)
+    return {name: found[name] for name in ROWS if name in found}
+
+
+def ablation_table(runs):
+    """A row a row of the ablation.
+
+    Returns
+    -------
+    table : pandas.DataFrame
+        row, seeds, parameters, means over seeds and mixtures (dB), std (of SI-SNRi between seeds), conflict_rate of
+        the last epoch, and the paired difference of SI-SNRi to the baseline over the seeds of both, with its 95 %
+        interval.
+    """
+    results = {name: {int(run.name): load_results(run) for run in folders} for name, folders in runs.items()}
+    rows = []
+    for name, folders in runs.items():
+        seeds = results[name]
+        means = {m: [r.means().get(m) for r in seeds.values()] for m in METRICS}
+        row = {"row": name, "seeds": len(seeds), "parameters": count_parameters(folders[0])}
+        row |= {m: np.nan if None in values else np.mean(values) for m, values in means.items()}
+        row["std"] = np.std(means["si_snri"], ddof=1) if len(seeds) > 1 else np.nan
+        rates = [rate for rate in map(last_conflict_rate, folders) if rate is not None]
+        row["conflict_rate"] = np.mean(rates) if rates else np.nan
+        differences = paired_differences(seeds, results.get(baseline_of(name), {})) if name != baseline_of(name) else None
+        row["difference"], row["low"], row["high"] = np.nan, np.nan, np.nan
+        if differences is not None:
+            row["difference"] = differences.mean()
+            row["low"], row["high"] = two_level_interval(differences)
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def count_parameters(folder):
+    """Parameters of the network of a run."""
+    _, modules = load_network(folder)
+    return sum(p.numel() for module in modules.values() for p in module.parameters())
+
+
+def paired_differences(results, baseline):
+    """SI-SNRi minus that of the baseline, `[seeds of both, mixtures]`; None where they share no seed."""
+    shared = sorted(results.keys() & baseline.keys())
+    if not shared:
+        return None
+    pairs = [(results[seed], baseline[seed]) for seed in shared]
+    if any([r["ID"] for r in a.rows] != [r["ID"] for r in pairs[0][0].rows] for pair in pairs for a in pair):
+        raise UserError("the runs measured different mixtures: give every one the same --data")
+    return np.array([a.values("si_snri") - b.values("si_snri") for a, b in pairs])
+
+
+def two_level_interval(differences, seed=0):
+    """95 % interval of the mean of `[seeds, mixtures]`: seeds and mixtures are both drawn again (Efron 1979).
+
+    With one seed it says nothing of what another seed would give.
+    """
+    differences = differences[:, np.isfinite(differences).all(0)]
+    random = np.random.default_rng(seed)
+    seeds, mixtures = differences.shape
+    means = [
+        differences[random.integers(seeds, size=seeds)].mean(0)[random.integers(mixtures, size=mixtures)].mean()
+        for _ in range(RESAMPLES)
+    ]
+    return tuple(np.percentile(means, [2.5, 97.5]))
+
+
+def markdown(table):
+    """The table for a README."""
+    lines = ["| row | seeds | parameters | SI-SNRi (dB) | SDRi (dB) | enhanced SI-SNRi (dB) | conflict rate | vs. baseline (dB) |"]
+    lines.append("|---|---|---|---|---|---|---|---|")
+    for row in table.itertuples():
+        cells = [row.row, str(row.seeds), f"{row.parameters / 1e6:.2f} M"]
+        cells.append(f"{row.si_snri:.2f}" + (f" ± {row.std:.2f}" if np.isfinite(row.std) else ""))
+        cells += [f"{row.sdri:.2f}", f"{row.se_si_snri:.2f}" if has_enhancer(row.row) else ""]
+        cells.append(f"{100 * row.conflict_rate:.0f} %" if np.isfinite(row.conflict_rate) else "")
+        known = np.isfinite(row.difference)
+        cells.append(f"{row.difference:+.2f} [{row.low:+.2f}, {row.high:+.2f}]" if known else "")
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def has_enhancer(name):
+    """Whether a row's network enhances."""
+    return BASELINE not in name
+
+
+def difference_figure(table):
+    """Differences to the baseline with their intervals."""
+    table = table[np.isfinite(table["difference"])].iloc[::-1]
+    figure, (ax,) = figure_with_axes(8, 1.2 + 0.32 * max(len(table), 1))
+    for place, row in enumerate(table.itertuples()):
+        style = {"color": BLUE if row.seeds > 1 else GREY, "marker": "o", "capsize": 3}
+        ax.errorbar(row.difference, place, xerr=[[row.difference - row.low], [row.high - row.difference]], **style)
+    ax.set_yticks(range(len(table)), table["row"], fontsize=8)
+    ax.axvline(0, color=ORANGE, linewidth=1)
+    ax.set_xlabel("SI-SNRi minus that of separation-only (dB), 95 % interval; grey: one seed")
+    return figure
+
+
+def curve_figure(runs):
+    """SI-SNRi of the validation part over the epochs: a line a row, the mean of its seeds."""
+    figure, axes = figure_with_axes(10, 3.8, 2, sharey=True)
+    for name, folders in runs.items():
+        curves = [read_train_log(folder / "train_log.txt").get("valid si_snri", np.array([])) for folder in folders]
+        epochs = min(map(len, curves))
+        if not epochs or ROWS[name].speakers != 2:
+            continue
+        ax = axes[0 if len(ROWS[name].seeds) > 1 else 1]
+        ax.plot(range(1, epochs + 1), np.mean([c[:epochs] for c in curves], axis=0), marker="o", markersize=3, label=name)
+    for ax, title in zip(axes, ("core rows, mean of the seeds", "further rows, one seed")):
+        ax.set_title(title, fontsize=9, loc="left")
+        ax.set_xlabel("epoch")
+        if ax.lines:
+            ax.legend(fontsize=7, frameon=False)
+    axes[0].set_ylabel("SI-SNRi, validation (dB)")
+    return figure

@@ -1,0 +1,134 @@
+"""recipes/Mini: the ablation's common start, its table, and that it goes on after a stop."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from tests.corpus import make_corpus
+from unified_sess.config import Experiment
+from unified_sess.evaluation.results import Results
+from unified_sess.network import separate
+from unified_sess.pretrained import load_pretrained
+
+
+@pytest.fixture
+def recipe(repository, monkeypatch):
+    """Imports of recipes/Mini."""
+    monkeypatch.syspath_prepend(str(repository / "recipes" / "Mini"))
+
+
+def modules_of(path, folder, **overrides):
+    """Modules of an experiment without gradients."""
+    modules = Experiment(path, {"output_folder": str(folder), **overrides}).build()["modules"]
+    return {name: module.requires_grad_(False) for name, module in modules.items()}
+
+
+@pytest.fixture
+def trained(repository, tmp_path):
+    """A results folder of the separator alone, with random weights."""
+    modules = modules_of(repository / "recipes/Mini/convtasnet-separation.yaml", tmp_path)
+    checkpoint = tmp_path / "trained" / "save" / "CKPT+1"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "CKPT.yaml").write_text("si_snri: 1.0\nunixtime: 1\n", encoding="utf-8")
+    for name, module in modules.items():
+        torch.save(module.state_dict(), checkpoint / f"{name}.ckpt")
+    return tmp_path / "trained", modules
+
+
+@pytest.mark.parametrize("name", ["separation-only", "separation-only, larger", "cascade", "unified-gm"])
+def test_every_row_starts_as_the_trained_separator(recipe, trained, name, tmp_path):
+    from ablation_rows import EXPERIMENT, ROWS
+    from warm_start import write_warm_start
+
+    overrides = ROWS[name].overrides
+    warm = write_warm_start(trained[0], tmp_path / "warm", overrides.get("separator_repeats"))
+    modules = modules_of(EXPERIMENT, tmp_path, **overrides)
+    load_pretrained(modules, str(warm), 8000)
+    mixture = torch.randn(2, 4000)
+    expected, found = separate(trained[1], mixture).sources, separate(modules, mixture).sources
+    assert torch.allclose(found, expected, atol=1e-4 * float(expected.abs().max()))
+
+
+def test_three_speakers_start_with_the_mean_as_the_third(recipe, trained, tmp_path):
+    from ablation_rows import EXPERIMENT
+    from warm_start import write_warm_start
+
+    modules = modules_of(EXPERIMENT, tmp_path, num_spks=3)
+    load_pretrained(modules, str(write_warm_start(trained[0], tmp_path / "warm", speakers=3)), 8000)
+    mixture = torch.randn(1, 4000)
+    expected, found = separate(trained[1], mixture).sources, separate(modules, mixture).sources
+    assert torch.allclose(found[..., :2], expected, atol=1e-4 * float(expected.abs().max()))
+    assert found.shape[-1] == 3 and float(found[..., 2].abs().max()) > 0
+
+
+def test_the_larger_separator_is_as_large_as_the_unified_network(recipe, tmp_path):
+    from ablation_rows import EXPERIMENT, ROWS
+
+    sizes = [
+        sum(p.numel() for m in modules_of(EXPERIMENT, tmp_path, **ROWS[name].overrides).values() for p in m.parameters())
+        for name in ("separation-only, larger", "unified-gm")
+    ]
+    assert abs(sizes[0] / sizes[1] - 1) < 0.04
+
+
+def write_run(folder, row, seed, values, data):
+    run = folder / row / str(seed)
+    run.mkdir(parents=True)
+    (run / "run.json").write_text(json.dumps({"row": row}), encoding="utf-8")
+    Results([{"ID": f"{data}{k}", "si_snri": v} for k, v in enumerate(values)], ["si_snri"]).save(run)
+
+
+def test_differences_are_paired_by_seed_and_mixture(recipe, tmp_path, monkeypatch):
+    import ablation_table
+
+    monkeypatch.setattr(ablation_table, "count_parameters", lambda folder: 1)
+    random = np.random.default_rng(0)
+    hard = random.normal(0, 5, 60)  # how hard a mixture is: far larger than the differences
+    for seed in (1, 2, 3):
+        write_run(tmp_path, "separation-only", seed, hard + seed, "u")
+        write_run(tmp_path, "unified-gm", seed, hard + seed + random.normal(0.5, 0.1, 60), "u")
+    table = ablation_table.ablation_table(ablation_table.finished_runs(tmp_path)).set_index("row")
+    row = table.loc["unified-gm"]
+    assert 0.45 < row["low"] < row["difference"] < row["high"] < 0.55
+    assert np.isnan(table.loc["separation-only", "difference"]) and table.loc["separation-only", "seeds"] == 3
+
+
+def test_an_interval_over_seeds_is_as_wide_as_seeds_differ(recipe):
+    from ablation_table import two_level_interval
+
+    low, high = two_level_interval(np.array([[-1.0] * 50, [0.0] * 50, [1.0] * 50]))
+    assert low < -0.5 and high > 0.5  # a bootstrap over mixtures alone would give an interval of width 0
+
+
+def test_runs_of_different_mixtures_are_refused(recipe, tmp_path, monkeypatch):
+    import ablation_table
+    from unified_sess.errors import UserError
+
+    monkeypatch.setattr(ablation_table, "count_parameters", lambda folder: 1)
+    write_run(tmp_path, "separation-only", 1, [1.0, 2.0], "u")
+    write_run(tmp_path, "unified-gm", 1, [1.0, 2.0], "v")
+    with pytest.raises(UserError, match="different mixtures"):
+        ablation_table.ablation_table(ablation_table.finished_runs(tmp_path))
+
+
+def test_trains_rows_writes_the_table_and_goes_on(repository, tmp_path):
+    make_corpus(tmp_path / "mini" / "Libri2Mix", (("train-100", 2), ("dev", 1), ("test", 2)), seconds=0.5)
+    command = [sys.executable, repository / "recipes/Mini/run_ablation.py", "--data", tmp_path / "mini", "--seeds", "1"]
+    command += ["--output", tmp_path / "out", "--rows", "separation-only", "unified-gm"]
+    short = ["--", "--number_of_epochs", "1", "--audio_examples", "0", "--tensorboard", "False"]
+    ended = subprocess.run([*command, *short], check=False, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    assert "| unified-gm | 1 |" in ended.stdout and "| separation-only | 1 |" in ended.stdout
+    for name in ("ablation.csv", "ablation.md", "ablation.png", "curves.png"):
+        assert (tmp_path / "out" / name).stat().st_size > 0
+    results = tmp_path / "out" / "unified-gm" / "1" / "test_results.json"
+    before = results.stat().st_mtime_ns
+    again = subprocess.run([*command, *short], check=False, capture_output=True, text=True)
+    assert again.returncode == 0 and results.stat().st_mtime_ns == before
+    other = subprocess.run([*command, *short, "--lr", "0.1"], check=False, capture_output=True, text=True)
+    assert other.returncode == 1 and "begun with other options" in other.stderr
+    assert len(other.stderr.strip().splitlines()) == 1
