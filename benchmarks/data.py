@@ -2,12 +2,15 @@
 """Data measured beside its peers, in interleaved rounds: the public LibriMix generator and SpeechBrain's dynamic mixing.
 
 Run: python benchmarks/data.py --corpora ../shared/corpora --librimix LibriMix --speechbrain speechbrain
-(checkouts of github.com/JorisCos/LibriMix and github.com/speechbrain/speechbrain; --tables chooses)
+(checkouts of github.com/JorisCos/LibriMix and github.com/speechbrain/speechbrain; --tables chooses, --cold takes the
+files that are read out of the operating system's cache first)
 """
 
 import argparse
 import importlib.util
+import os
 import resource
+import shutil
 import statistics
 import subprocess
 import sys
@@ -24,7 +27,7 @@ MAKE = Path(__file__).resolve().parents[1] / "data_prep" / "make_librimix.py"
 
 
 def write_metadata(corpora, folder, rows):
-    """Random rows over links to the corpus: each reads files of its own, as in LibriSpeech, where none comes twice."""
+    """Random rows over copies of the corpus: each reads files of its own, as in LibriSpeech, where none comes twice."""
     random = np.random.default_rng(0)
     speech = sorted((corpora / "LibriSpeech" / "train-clean-100").rglob("*.flac"))
     noises = sorted((corpora / "wham_noise" / "tr").glob("*.wav"))
@@ -33,24 +36,33 @@ def write_metadata(corpora, folder, rows):
         row = {"mixture_ID": f"mixture-{k}"}
         for n, i in enumerate(random.choice(len(speech), 2, replace=False), 1):
             path = f"train-clean-100/{k}/{n}.flac"
-            row |= {f"source_{n}_path": link(speech[i], folder / "speech" / path, path)}
+            row |= {f"source_{n}_path": copy(speech[i], folder / "speech" / path, path)}
             row |= {f"source_{n}_gain": random.uniform(0.2, 0.8)}
         path = f"tr/{k}.wav"
-        row |= {"noise_path": link(random.choice(noises), folder / "noise" / path, path)}
+        row |= {"noise_path": copy(random.choice(noises), folder / "noise" / path, path)}
         table.append(row | {"noise_gain": random.uniform(0.2, 0.8)})
     (folder / "metadata").mkdir()
     pd.DataFrame(table).to_csv(folder / "metadata" / "libri2mix_train-clean-100.csv", index=False)
 
 
-def link(source, target, name):
+def copy(source, target, name):
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.symlink_to(source.resolve())
+    shutil.copyfile(source, target)
     return name
+
+
+def evict(folders):
+    """Take all audio under the folders out of the operating system's cache; what waits to be written would stay."""
+    for path in (p for folder in folders for pattern in ("*.wav", "*.flac") for p in folder.rglob(pattern)):
+        file = os.open(path, os.O_RDONLY)
+        os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.close(file)
 
 
 def generation(args, folder):
     """Mixtures a second of the whole command, all three types; the same rows, each generator with its own processes."""
     write_metadata(args.corpora, folder, args.rows)
+    os.sync()
     speech, noise, meta = folder / "speech", folder / "noise", folder / "metadata"
     peer = [sys.executable, args.librimix / "scripts" / "create_librimix_from_metadata.py", "--librispeech_dir", speech]
     peer += ["--wham_dir", noise, "--metadata_dir", meta, "--n_src", "2"]
@@ -62,18 +74,23 @@ def generation(args, folder):
             pair = []
             for command, option in zip(commands, ("--librimix_outdir", "--output")):
                 with tempfile.TemporaryDirectory(dir=folder) as out:
+                    evict([speech, noise] if args.cold else [])
                     start = time.perf_counter()
                     subprocess.run([*command, option, out], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
                     pair.append(args.rows / (time.perf_counter() - start))
             rates.append(pair)
-        report(f"generation, {args.rows} mixtures, {' '.join(freqs + modes)}", rates)
+        report(f"generation, {args.rows} mixtures, {' '.join(freqs + modes)}{', cold' * args.cold}", rates)
 
 
 def dynamic_mixing(args, folder):
-    """Two-speaker 4-second noisy mixtures a second in one process, after a warm round."""
+    """Two-speaker 4-second noisy mixtures a second in one process of one thread, as a worker is, after a warm round."""
+    import torch
+
     from unified_sess.data.dynamic_mixing import DynamicMixingDataset
 
+    torch.set_num_threads(1)
     peer = speechbrain_mixer(args, folder)
+    os.sync()
     same = (folder / "speech", folder / "Libri" / "wav8k/min/train-360/noise")
     original = (args.corpora / "LibriSpeech" / "train-clean-100", args.corpora / "wham_noise" / "tr")
     ours = {
@@ -82,20 +99,26 @@ def dynamic_mixing(args, folder):
         "16 kHz FLAC, kept decoded": DynamicMixingDataset(*original, folder / "index", cache_gib=8),
         "16 kHz FLAC, decoded each time": DynamicMixingDataset(*original, folder / "index", cache_gib=0),
     }
+    cold = [*same, *original] if args.cold else []
+    ours = {name: dataset for name, dataset in ours.items() if not (args.cold and "kept" in name)}
     rates = {name: [] for name in ours}
     for k in range(args.rounds + 1):
         for name, dataset in ours.items():
             pair = (peer, range(len(peer))), (dataset, [(k, i, 32000) for i in range(len(peer))])
-            rates[name].append([items_a_second(*each) for each in pair])
+            rates[name].append([items_a_second(*each, cold) for each in pair])
     for name, pairs in rates.items():
-        report(f"dynamic mixing, 4 s, 8 kHz, ours from {name}", pairs[1:])
+        report(f"dynamic mixing, 4 s, 8 kHz, ours from {name}{', cold' * args.cold}", pairs[1:])
 
 
-def items_a_second(dataset, keys):
-    start = time.perf_counter()
+def items_a_second(dataset, keys, cold):
+    """With folders in `cold` every item finds them out of the cache; taking them out is not timed."""
+    seconds = 0.0
     for key in keys:
+        evict(cold)
+        start = time.perf_counter()
         dataset[key]
-    return len(keys) / (time.perf_counter() - start)
+        seconds += time.perf_counter() - start
+    return len(keys) / seconds
 
 
 def speechbrain_mixer(args, folder):
@@ -149,6 +172,7 @@ def main():
     parser.add_argument("--speechbrain", type=Path)
     parser.add_argument("--rows", type=int, default=400)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--cold", action="store_true", help="read from the disk, as from a corpus larger than the memory")
     parser.add_argument("--tables", nargs="+", default=list(tables), choices=list(tables))
     args = parser.parse_args()
     for name in filter(args.tables.__contains__, tables):  # the manifest first: its peak memory is its own
