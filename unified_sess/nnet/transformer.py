@@ -6,7 +6,7 @@ from speechbrain.nnet.attention import MultiheadAttention
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from unified_sess.nnet.feed_forward import feed_forward
+from unified_sess.nnet.row_blocks import norm_feed_forward, norm_projections
 
 
 class SBTransformerBlock(dual_path.SBTransformerBlock):
@@ -51,23 +51,24 @@ def encoder_layer(layer, x):
     """Forward pass of SpeechBrain's `TransformerEncoderLayer` for `x` `[batch, frames, channels]`."""
     if type(layer.self_att) is not MultiheadAttention or layer.self_att.att.in_proj_weight is None:
         return layer(x)[0]
-    if layer.normalize_before:
-        x = x + layer.dropout1(_attention(layer.self_att.att, layer.norm1(x)))
-        return x + layer.dropout2(_feed_forward(layer.pos_ffn.ffn, layer.norm2(x)))
-    x = layer.norm1(x + layer.dropout1(_attention(layer.self_att.att, x)))
-    return layer.norm2(x + layer.dropout2(_feed_forward(layer.pos_ffn.ffn, x)))
+    attention, feed_forward, shape = layer.self_att.att, layer.pos_ffn.ffn, x.shape
+    x = x.reshape(-1, shape[2])
+    if not layer.normalize_before:
+        qkv = F.linear(x, attention.in_proj_weight, attention.in_proj_bias).chunk(3, dim=1)
+        x = layer.norm1(x + layer.dropout1(_attend(attention, qkv, shape)))
+        return layer.norm2(x + layer.dropout2(feed_forward(x))).view(shape)
+
+    qkv = norm_projections(x, layer.norm1.norm, attention.in_proj_weight, attention.in_proj_bias, parts=3)
+    x = x + layer.dropout1(_attend(attention, qkv, shape))
+    wide, activation, dropout, narrow = feed_forward
+    if type(activation) is nn.ReLU and not (layer.training and dropout.p + layer.dropout2.p):
+        return norm_feed_forward(x, layer.norm2.norm, wide, narrow).view(shape)
+    return (x + layer.dropout2(feed_forward(layer.norm2(x)))).view(shape)
 
 
-def _attention(attention, x):
-    qkv = F.linear(x, attention.in_proj_weight, attention.in_proj_bias)
-    query, key, value = (y.unflatten(2, (attention.num_heads, -1)).transpose(1, 2) for y in qkv.chunk(3, dim=2))
+def _attend(attention, qkv, shape):
+    batch, frames, _ = shape
+    query, key, value = (y.view(batch, frames, attention.num_heads, -1).transpose(1, 2) for y in qkv)
     dropout = attention.dropout if attention.training else 0.0
     y = F.scaled_dot_product_attention(query, key, value, dropout_p=dropout)
-    return attention.out_proj(y.transpose(1, 2).flatten(2))
-
-
-def _feed_forward(ffn, x):
-    wide, activation, dropout, narrow = ffn
-    if type(activation) is nn.ReLU and not (dropout.training and dropout.p):
-        return feed_forward(x, wide.weight, wide.bias, narrow.weight, narrow.bias)
-    return ffn(x)
+    return attention.out_proj(y.transpose(1, 2).reshape(batch * frames, -1))
