@@ -188,16 +188,19 @@ def seconds_of(step, device):
 def peak_of(step, device):
     """Largest memory in bytes that tensors take during a step."""
     if device.startswith("cuda"):
-        torch.cuda.reset_peak_memory_stats()
+        torch.cuda.reset_peak_memory_stats(device)
         step()
-        return torch.cuda.max_memory_allocated()
-    held = sum(x.untyped_storage().nbytes() for x in gc.get_objects() if isinstance(x, torch.Tensor))
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        return torch.cuda.max_memory_allocated(device)
+    gc.collect()
+    tensors = [x for x in gc.get_objects() if issubclass(type(x), torch.Tensor)]
+    held = sum({x.untyped_storage().data_ptr(): x.untyped_storage().nbytes() for x in tensors}.values())
+    del tensors
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as profiler:
         step()
     # Resident memory would do, but what the C library keeps to itself varies by several percent.
-    events = profiler.profiler.kineto_results.events()
-    changes = [(e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]"]
-    return held + max(itertools.accumulate(change for _, change in changes))
+    events = [e for e in profiler.profiler.kineto_results.events() if e.name() == "[memory]"]
+    changes = [e.nbytes() for e in sorted(events, key=lambda e: e.start_ns())]
+    return held + max(itertools.accumulate(changes))
 
 
 def _wait(device):
