@@ -346,6 +346,12 @@ def test_missing_torchjd_is_named(monkeypatch):
         GradientModulation("torchjd:MGDA")
 
 
+def test_torchjd_gives_the_merged_gradient_only():
+    pytest.importorskip("torchjd")
+    with pytest.raises(ModulationError, match="merged gradient only"):
+        GradientModulation("torchjd:MGDA").modulate([torch.ones(2)], [torch.ones(2)])
+
+
 def test_module_granularity_needs_names():
     with pytest.raises(ModulationError, match="names"):
         GradientModulation("gm", "module")([torch.ones(2)], [torch.ones(2)])

@@ -165,6 +165,8 @@ class GradientModulation:
 
     def modulate(self, se_grads, ss_grads, scale=None):
         """Like the call, but the modified gradients one by one: the lists G_SE' and G_SS'; not for TorchJD."""
+        if self.aggregator is not None:
+            raise ModulationError(f"{self.rule} gives the merged gradient only: call the GradientModulation itself")
         pair = self._measure(se_grads, ss_grads, scale)
         if pair is None:
             return [None] * len(se_grads), [None] * len(se_grads)
