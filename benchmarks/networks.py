@@ -7,7 +7,8 @@
 Stock and ours take turns in one process (first theirs, then ours, `--pairs` times); times are medians, the speed-up is
 the median of the ratios of neighbours. `train` is forward, backward and an Adam step through the whole network,
 `separate` a forward pass without gradients. Memory is the peak above what was held before (weights, gradients and
-Adam's averages of both networks): PyTorch's counter on a GPU, the resident set on a CPU (Linux).
+Adam's averages of both networks) in a run of its own: PyTorch's counter on a GPU, the resident set on a CPU (Linux).
+On a machine that does other work besides, `--threads 1` and the processor time (second ratio, CPU) are steadier.
 """
 
 import argparse
@@ -38,26 +39,37 @@ def build(name, stock, device, overrides):
 
 
 class Runner:
-    """One network and its optimizer; `run(seconds)` gives seconds taken and peak bytes, or None out of memory."""
+    """One network and its optimizer."""
 
     def __init__(self, network, arguments, sample_rate):
         self.network, self.arguments, self.sample_rate = network, arguments, sample_rate
         self.optimizer = torch.optim.Adam(network.parameters(), lr=1e-5)
 
+    def time(self, seconds):
+        """Seconds on the clock and of processor time that a signal takes, or None out of memory."""
+        start = time.perf_counter(), time.process_time()
+        if not self.run(seconds):
+            return None
+        return time.perf_counter() - start[0], time.process_time() - start[1]
+
+    def memory(self, seconds):
+        """Peak bytes that a signal takes, or None out of memory."""
+        before = start_peak(self.arguments.device)
+        return peak(self.arguments.device) - before if self.run(seconds) else None
+
     def run(self, seconds):
-        device = self.arguments.device
+        """True, or False out of memory."""
         generator = torch.Generator().manual_seed(0)
-        signal = torch.randn(self.arguments.batch, round(seconds * self.sample_rate), generator=generator).to(device)
-        before = start_peak(device)
-        start = time.perf_counter()
+        signal = torch.randn(self.arguments.batch, round(seconds * self.sample_rate), generator=generator)
+        signal = signal.to(self.arguments.device)
         try:
             self.train(signal) if self.arguments.mode == "train" else self.separate(signal)
-            synchronize(device)
+            synchronize(self.arguments.device)
         except torch.OutOfMemoryError:
-            return None
+            return False
         finally:
             self.optimizer.zero_grad()
-        return time.perf_counter() - start, peak(device) - before
+        return True
 
     def precision(self):
         kind = "cuda" if self.arguments.device.startswith("cuda") else "cpu"
@@ -103,37 +115,32 @@ def _resident(field):
 
 
 def compare(stock, ours, seconds, pairs):
-    """One row: length, both times, ratio, both memories."""
-    measured = {"stock": [], "ours": []}
+    """One row: length, both times, ratios of clock and processor time, both memories and their ratio."""
+    runners, times = (stock, ours), []
     for turn in range(pairs + 1):  # the first pair warms up
-        for name, runner in (("stock", stock), ("ours", ours)):
-            result = runner.run(seconds)
-            if turn or result is None:
-                measured[name].append(result)
+        pair = [runner.time(seconds) for runner in runners]
+        if turn or None in pair:
+            times.append(pair)
+    memories = [runner.memory(seconds) for runner in runners]
     cells = [f"{seconds:>7g}"]
-    failed = {name: None in results for name, results in measured.items()}
-    for column in (0, 1):
-        for name, results in measured.items():
-            value = float("nan") if failed[name] else statistics.median(result[column] for result in results)
-            cells.append(f"{value * 1e3:>10.0f}" if column == 0 else f"{value / 1e9:>10.2f}")
-    if any(failed.values()):
-        ratio, share = "   -", "   -"
-    else:
-        both = list(zip(measured["stock"], measured["ours"], strict=True))
-        ratio = f"{statistics.median(a[0] / b[0] for a, b in both):.2f}x"
-        share = f"{statistics.median(b[1] / max(a[1], 1) for a, b in both):.0%}"
-    cells.insert(3, f"{ratio:>9}")
-    return " ".join([*cells, f"{share:>7}"])
+    for runs in zip(*times, strict=True):
+        cells.append("         -" if None in runs else f"{statistics.median(run[0] for run in runs) * 1e3:>10.0f}")
+    for clock, width in ((0, 8), (1, 5)):
+        ratios = [theirs[clock] / mine[clock] for theirs, mine in times if theirs and mine]
+        cells.append(f"{statistics.median(ratios):>{width}.2f}x" if ratios else f"{'-':>{width + 1}}")
+    cells += ["         -" if memory is None else f"{memory / 1e9:>10.2f}" for memory in memories]
+    cells.append("      -" if None in memories else f"{memories[1] / max(memories[0], 1):>7.0%}")
+    return " ".join(cells)
 
 
 def longest(runner):
     """Longest signal in seconds, to a tenth, that fits into memory."""
     low, high = 0, 1
-    while runner.run(high) is not None:
+    while runner.run(high):
         low, high = high, 2 * high
     while high - low > 0.1 * low + 0.1:
         middle = (low + high) / 2
-        low, high = (low, middle) if runner.run(middle) is None else (middle, high)
+        low, high = (middle, high) if runner.run(middle) else (low, middle)
     return low
 
 
@@ -158,12 +165,13 @@ def main():
     for stock in (True, False):
         overrides = {"activation_checkpointing": True} if arguments.checkpointing and not stock else {}
         runners.append(Runner(build(arguments.network, stock, arguments.device, overrides), arguments, sample_rate))
-    where = torch.cuda.get_device_name() if arguments.device.startswith("cuda") else f"{torch.get_num_threads()} threads"
+    on_gpu = arguments.device.startswith("cuda")
+    where = torch.cuda.get_device_name() if on_gpu else f"{torch.get_num_threads()} threads"
     print(f"{arguments.network}, {arguments.mode}, {arguments.precision}, batch {arguments.batch}, {where}")
-    print("      s   stock ms    ours ms  speed-up  stock GB    ours GB  memory", flush=True)
+    print("      s   stock ms    ours ms  speed-up    CPU   stock GB    ours GB  memory", flush=True)
     for seconds in arguments.seconds:
         print(compare(*runners, seconds, arguments.pairs), flush=True)
-    if arguments.longest and arguments.device.startswith("cuda"):
+    if arguments.longest and on_gpu:
         for name, runner in zip(("stock", "ours"), runners, strict=True):
             print(f"longest signal, {name}: {longest(runner):.1f} s", flush=True)
 

@@ -159,7 +159,7 @@ class DepthwiseConv(nn.Module):
             before, after = half, half
             mode = "reflect" if half < frames else "replicate"
 
-        # The grid needs whole rows; what fills the last one is cut off again. Too short to be reflected so far: no grid.
+        # The grid needs whole rows; what fills the last one is cut off again. None where too short to reflect so far.
         fill = -frames % dilation
         columns = dilation if half + fill < frames else 1
         x = F.pad(_as_image(x, 1), (0, 0, before, after + (fill if columns > 1 else 0)), mode=mode)

@@ -8,7 +8,8 @@ from torch import nn
 class PReLU(nn.PReLU):
     """PReLU with one learned slope: same parameters, same numbers as `torch.nn.PReLU`.
 
-    On a CPU PyTorch computes the gradient of the slope element by element, which costs seven times the rest. Here the sum is one dot product. Other devices and `torch.compile` use PyTorch's.
+    On a CPU PyTorch computes the gradient of the slope element by element, which costs seven times the rest. Here the
+    sum is one dot product. Other devices and `torch.compile` use PyTorch's.
 
     Arguments
     ---------

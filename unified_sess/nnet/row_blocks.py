@@ -53,9 +53,8 @@ def norm_feed_forward(x, norm, wide, narrow):
         Of the shape of `x`.
     """
     if _in_blocks(x):
-        return _NormFeedForward.apply(
-            x, norm.weight, norm.bias, norm.eps, wide.weight, wide.bias, narrow.weight, narrow.bias, torch.is_grad_enabled()
-        )
+        weights = wide.weight, wide.bias, narrow.weight, narrow.bias
+        return _NormFeedForward.apply(x, norm.weight, norm.bias, norm.eps, *weights, torch.is_grad_enabled())
     return x + narrow(wide(norm(x)).relu_())  # in place: no gradient needs what was there before
 
 
