@@ -49,14 +49,14 @@ def main():
 def compare_lengths(folder, options):
     """Peak memory and seconds by length."""
     print("| minutes | ours: peak MB | s | real-time factor | stock: peak MB | s |\n|---|---|---|---|---|---|", flush=True)
-    stock_fits = True
+    beyond = None  # the limit that the stock class ran into
     for minutes in options.minutes:
         make_recording(folder / "mixture.wav", minutes)
         ours = measure("ours", folder, options)
-        stock = measure("stock", folder, options) if stock_fits else None
-        stock_fits = stock is not None
+        stock = measure("stock", folder, options) if beyond is None else {"beyond": beyond}
+        beyond = stock.get("beyond")
         factor = ours["seconds"] / 60 / minutes
-        cells = f"{stock['megabytes']:.0f} | {stock['seconds']:.1f}" if stock else "does not fit | -"
+        cells = f"{beyond} | -" if beyond else f"{stock['megabytes']:.0f} | {stock['seconds']:.1f}"
         print(f"| {minutes:g} | {ours['megabytes']:.0f} | {ours['seconds']:.1f} | {factor:.4f} | {cells} |", flush=True)
 
 
@@ -91,20 +91,27 @@ def make_recording(path, minutes):
 
 
 def measure(kind, folder, options):
-    """Run a measurement in a process of its own; None when it takes too much memory or time."""
+    """Run a measurement in a process of its own; `{"beyond": limit}` when it takes too much memory or time."""
     command = [sys.executable, __file__, "--child", kind, str(folder), str(options.threads)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     end = time.monotonic() + options.stock_seconds
-    while kind == "stock" and process.poll() is None:
+    beyond = None
+    while kind == "stock" and beyond is None and process.poll() is None:
         taken, available = memory(process.pid)
-        if taken > options.stock_gigabytes or available < 1 or time.monotonic() > end:
-            process.kill()
+        if taken > options.stock_gigabytes or available < 1:
+            beyond = f"over {min(taken, options.stock_gigabytes):.0f} GB"
+        elif time.monotonic() > end:
+            beyond = f"over {options.stock_seconds:.0f} s"
         time.sleep(0.05)
+    if beyond is not None:
+        process.kill()
     text, _ = process.communicate()
+    if beyond is not None:
+        return {"beyond": beyond}
+    if process.returncode and kind == "stock":
+        return {"beyond": "failed"}
     if process.returncode:
-        if kind == "ours":
-            raise SystemExit(f"the measurement ended with status {process.returncode}")
-        return None
+        raise SystemExit(f"the measurement ended with status {process.returncode}")
     return json.loads(text.splitlines()[-1])
 
 
