@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Data measured beside its peers, in interleaved rounds: the public LibriMix generator and SpeechBrain's dynamic mixing.
+"""Data measured beside its peers in interleaved rounds: the public LibriMix generator, SpeechBrain's dynamic mixing.
 
 Run: python benchmarks/data.py --corpora ../shared/corpora --librimix LibriMix --speechbrain speechbrain
 (checkouts of github.com/JorisCos/LibriMix and github.com/speechbrain/speechbrain; --tables chooses, --cold takes the

@@ -35,9 +35,11 @@ def main():
     parser.add_argument("--splits", nargs="+", help="LibriSpeech folders, e.g. train-clean-100; default: all there")
     again = "e.g. train-clean-100=3000; utterances come again at other levels, starts and in other noise"
     parser.add_argument("--count", nargs="+", default=[], metavar="SPLIT=N", help=again)
-    parser.add_argument("--seed", type=int, help="of the draw (default 72); a draw that is there is kept, another seed refused")
+    kept = "of the draw (default 72); a draw that is there is kept, another seed refused"
+    parser.add_argument("--seed", type=int, help=kept)
     cores = len(os.sched_getaffinity(0))
-    parser.add_argument("--workers", type=int, default=cores, help="processes (default: one a core); fewer need less memory")
+    few = "processes (default: one a core); fewer need less memory"
+    parser.add_argument("--workers", type=int, default=cores, help=few)
     parser.add_argument("--augment-noise", action="store_true", help="first make all ...sp08/sp12.wav training noises")
     with one_line_errors("make_librimix.py"):
         run(parser.parse_args())

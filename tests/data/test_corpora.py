@@ -28,7 +28,8 @@ def as_wham(libri, folder, reverb=False):
             noise, rate = soundfile.read(path, dtype="float32")
             dry = [soundfile.read(part / name / path.name, dtype="float32")[0] for name in ("s1", "s2")]
             wet = [s + 0.7 * np.pad(s, (300, 0))[: len(s)] for s in dry]
-            signals = {f"s{k + 1}_anechoic": s for k, s in enumerate(dry)} | {f"s{k + 1}_reverb": s for k, s in enumerate(wet)}
+            signals = {f"s{k + 1}_anechoic": s for k, s in enumerate(dry)}
+            signals |= {f"s{k + 1}_reverb": s for k, s in enumerate(wet)}
             signals |= {"mix_clean_anechoic": sum(dry), "mix_clean_reverb": sum(wet)}
             signals |= {"mix_both_anechoic": sum(dry) + noise, "mix_both_reverb": sum(wet) + noise}
             for name, signal in signals.items():

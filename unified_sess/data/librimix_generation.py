@@ -83,7 +83,8 @@ def parallel_map(function, items, workers, description):
             yield from tqdm(pool.map(function, items, chunksize=chunk), total=len(items), desc=description)
         except BrokenProcessPool:
             raise UserError(
-                f"{description}: a worker process was killed (out of memory?): free some memory and run the same command again"
+                f"{description}: a worker process was killed (out of memory?): "
+                "free some memory and run the same command again"
             ) from None
         except BaseException:
             pool.shutdown(cancel_futures=True)  # what is being written is finished
