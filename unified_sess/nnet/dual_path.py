@@ -76,20 +76,23 @@ def _computation_block(block, x):
     if block.skip_around_intra:
         within = within + x
 
-    across = block.inter_mdl(within.transpose(1, 2).flatten(0, 1)).unflatten(0, (batch, -1)).transpose(1, 2)
+    across = block.inter_mdl(within.transpose(1, 2).flatten(0, 1)).unflatten(0, (batch, -1))
     if block.linear_layer_after_inter_intra:
         across = block.inter_linear(across)
     if block.norm is not None:
         across = _chunk_norm(block.inter_norm, across)
-    return across + within
+    return within + across.transpose(1, 2)  # a sum lies in memory as its first part does
 
 
 def _chunk_norm(norm, x):
     """Applies SpeechBrain's `ln`, `gln` or `cln` of `[batch, channels, ...]` to channels in the last dimension."""
+    gain, offset = norm.weight.flatten(), norm.bias.flatten()
     if isinstance(norm, dual_path.CumulativeLayerNorm):
-        return F.layer_norm(x, x.shape[-1:], norm.weight, norm.bias, norm.eps)
+        return F.layer_norm(x, x.shape[-1:], gain, offset, norm.eps)
+    if x.device.type == "cpu":  # its group norm has a kernel for this layout, others would copy
+        return F.group_norm(x.permute(0, 3, 1, 2), 1, gain, offset, norm.eps).permute(0, 2, 3, 1)
     x = F.group_norm(x.flatten(1, 2), 1, eps=norm.eps).view(x.shape)
-    return torch.addcmul(norm.bias.flatten(), x, norm.weight.flatten())
+    return torch.addcmul(offset, x, gain)
 
 
 def _pointwise(conv, x):
