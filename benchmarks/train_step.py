@@ -1,10 +1,12 @@
 """What gradient modulation costs: FLOPs, time and peak memory of a training step, as ratios to joint training.
 
-    python benchmarks/train_step.py --network sepformer --device cpu
+    python benchmarks/train_step.py --network sepformer --device cpu --seconds 0.5
     python benchmarks/train_step.py --network dprnn --device cuda --precision bf16 --seconds 4 --repeats 20
 
 One row a rule, one step of `UnifiedBrain.fit_batch` each, interleaved; medians. `textbook` is the usual loop: two calls
-of `backward` with copies of `grad`, then dot product, test and projection tensor by tensor. Random signals.
+of `backward` with copies of `grad`, then dot product, test and projection tensor by tensor. Random signals. The first
+command takes two minutes on two cores; FLOPs and memory want a longer signal on a larger machine. Memory is all that
+tensors hold, weights and Adam's averages included: the allocator's counter on a GPU, the profiler's events on a CPU.
 """
 
 import argparse
@@ -38,12 +40,15 @@ def main():
     parser.add_argument("--batch", type=int, default=1, help="mixtures a step")
     parser.add_argument("--seconds", type=float, default=2.0, help="length of a mixture at 8 kHz")
     parser.add_argument("--repeats", type=int, default=5, help="timed steps of each rule")
+    parser.add_argument("--rows", nargs="+", help="rows beside sum, such as gm textbook; by default all")
     parser.add_argument("--torchjd", default="MGDA", help="aggregator of TorchJD; left out where it cannot be had")
     arguments = parser.parse_args()
 
     torch.manual_seed(0)
     batch = random_batch(arguments.batch, round(arguments.seconds * 8000))
     steps = make_steps(arguments, batch)
+    if arguments.rows:
+        steps = {name: step for name, step in steps.items() if name in ("sum", *arguments.rows)}
     flops = {name: count_flops(step) for name, step in steps.items()}  # also the warm-up
     times = {name: [] for name in steps}
     for _ in range(arguments.repeats):

