@@ -48,6 +48,8 @@ def main():
     batch = random_batch(arguments.batch, round(arguments.seconds * 8000))
     steps = make_steps(arguments, batch)
     if arguments.rows:
+        if unknown := set(arguments.rows) - set(steps):
+            parser.error(f"no row {unknown.pop()!r}: choose from {', '.join(steps)}")
         steps = {name: step for name, step in steps.items() if name in ("sum", *arguments.rows)}
     flops = {name: count_flops(step) for name, step in steps.items()}  # also the warm-up
     times = {name: [] for name in steps}
