@@ -14,7 +14,8 @@ from unified_sess.show_network import (
     training_memory,
 )
 
-NETWORKS = ["convtasnet", "dprnn", "sepformer", "convtasnet-small", "dprnn-small", "sepformer-small", "resepformer", "skim"]
+NETWORKS = ["convtasnet", "dprnn", "sepformer", "convtasnet-small", "dprnn-small", "sepformer-small"]
+NETWORKS += ["resepformer", "skim", "tfdprnn-small"]
 PUBLISHED = [  # millions of parameters with two speakers, with three, alone with two
     ("sepformer", 29.17, 29.24, 25.68),
     ("dprnn", 19.68, 19.75, 14.62),

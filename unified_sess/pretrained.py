@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from unified_sess.errors import UserError
+from unified_sess.nnet.time_frequency import TimeFrequencyNet
 
 SEPARATOR_MODULES = ("encoder", "masknet", "decoder")
 
@@ -115,17 +116,21 @@ def start_as_identity(enhancer):
     Raises
     ------
     UserError
-        When the enhancer is neither a Conv-TasNet mask network nor a dual-path model (SpeechBrain's or ours).
+        When the enhancer is neither a Conv-TasNet mask network nor a dual-path model (SpeechBrain's or ours), nor a
+        `TimeFrequencyNet`.
     """
     state = dict(enhancer.named_parameters())
     if "mask_conv1x1.conv.weight" in state:
         _constant_convtasnet(state)
     elif "end_conv1x1.weight" in state and "output.0.weight" in state:
         _constant_dual_path(state)
+    elif isinstance(enhancer, TimeFrequencyNet):
+        enhancer.masks.weight.zero_()
+        enhancer.masks.bias.fill_(1)
     else:
         raise UserError(
             f"an enhancer of class {type(enhancer).__name__} cannot start as an identity: "
-            "choose a Conv-TasNet or dual-path enhancer to fine-tune with"
+            "choose a Conv-TasNet, dual-path or time-frequency enhancer to fine-tune with"
         )
 
 

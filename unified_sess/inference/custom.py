@@ -84,6 +84,10 @@ STAND_INS = {
         name: getattr(dual_path, name) for name in ("Dual_Path_Model", "SBRNNBlock", "SBTransformerBlock")
     },
     "unified_sess.nnet.resepformer": {"ResourceEfficientSeparator": Separator},
+    # SpeechBrain has no network on a spectrogram: the export of one begins this file with the classes.
+    "unified_sess.nnet.time_frequency": {
+        name: globals()[name] for name in ("SpectralDecoder", "SpectralEncoder", "TimeFrequencyNet") if name in globals()
+    },
 }
 
 

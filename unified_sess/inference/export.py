@@ -1,8 +1,8 @@
 """Turn the results folder of a training into a model folder."""
 
 import io
+import json
 import os
-import shutil
 from pathlib import Path
 
 import torch
@@ -18,6 +18,7 @@ from unified_sess.inference.model_files import CONFIG, save_model
 from unified_sess.inference.module_tree import TreeDumper, as_yaml
 from unified_sess.inference.results_folder import load_results
 from unified_sess.network import MODULE_NAMES
+from unified_sess.nnet import time_frequency
 
 logger = get_logger(__name__)
 
@@ -111,7 +112,15 @@ def _write_for_speechbrain(folder, config, modules):
     with atomic_path(folder / HYPERPARAMS) as temporary:
         Path(temporary).write_text(_hyperparams(config), encoding="utf-8")
     with atomic_path(folder / CUSTOM) as temporary:
-        shutil.copyfile(Path(__file__).with_name("custom.py"), temporary)
+        Path(temporary).write_text(_custom(config), encoding="utf-8")
+
+
+def _custom(config):
+    """The text of `custom.py`, which needs this package neither for SpeechBrain's classes nor for what it brings."""
+    files = [Path(__file__).with_name("custom.py")]
+    if time_frequency.__name__ in json.dumps(config.modules):
+        files.insert(0, Path(time_frequency.__file__))
+    return "\n\n".join(file.read_text(encoding="utf-8") for file in files)
 
 
 def _hyperparams(config):

@@ -1,0 +1,58 @@
+"""The network on a spectrogram: exact inverse, independence of loudness and of the batch."""
+
+import pytest
+import torch
+
+from unified_sess.nnet.time_frequency import SpectralDecoder, SpectralEncoder, TimeFrequencyNet
+
+
+@pytest.mark.parametrize(("kernel_size", "stride"), [(256, 128), (256, 64), (64, 16), (8, 4)])
+@pytest.mark.parametrize("length", [8, 255, 256, 1000, 8001])
+def test_the_decoder_starts_as_the_inverse_of_the_encoder(kernel_size, stride, length):
+    signal = torch.randn(2, length)
+    decoded = SpectralDecoder(kernel_size, stride)(SpectralEncoder(kernel_size, stride)(signal))
+    assert 0 <= decoded.shape[1] - length
+    assert torch.allclose(decoded[:, :length], signal, atol=1e-5)
+
+
+def test_the_encoder_starts_as_a_fourier_transform():
+    signal = torch.randn(1, 1024, dtype=torch.float64)
+    features = SpectralEncoder(256, 128).double()(signal)
+    window = torch.hann_window(256, dtype=torch.float64).sqrt()
+    padded = torch.nn.functional.pad(signal, (128, 128))
+    spectrum = torch.stft(padded, 256, 128, 256, window, center=False, return_complex=True) / 16
+    assert torch.allclose(features, torch.cat((spectrum.real, spectrum.imag), dim=1), atol=1e-6)
+
+
+def test_a_wave_is_where_its_frequency_is():
+    wave = torch.sin(2 * torch.pi * 1000 * torch.arange(8000) / 8000).unsqueeze(0)
+    real, imaginary = SpectralEncoder(256, 128)(wave).chunk(2, dim=1)
+    assert int((real**2 + imaginary**2).mean(2).argmax()) == 1000 * 256 // 8000
+
+
+@pytest.mark.parametrize("factor", [1e-3, 30.0])
+def test_masks_do_not_depend_on_loudness(factor):
+    network, features = TimeFrequencyNet(channels=8, hidden=8, num_layers=1), torch.randn(2, 258, 20)
+    with torch.no_grad():
+        assert torch.allclose(network(factor * features), network(features), atol=1e-5)
+
+
+def test_silence_gives_finite_masks_and_gradients():
+    network, features = TimeFrequencyNet(channels=8, hidden=8, num_layers=1), torch.zeros(1, 258, 20, requires_grad=True)
+    masks = network(features)
+    masks.square().sum().backward()
+    assert masks.isfinite().all() and features.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("num_spks", [1, 2, 3])
+@pytest.mark.parametrize("pooling", [1, 2, 4])
+def test_shapes(num_spks, pooling):
+    network = TimeFrequencyNet(33, channels=8, hidden=4, num_layers=1, num_spks=num_spks, pooling=pooling)
+    assert network(torch.randn(2, 66, 7)).shape == (num_spks, 2, 66, 7)
+
+
+def test_sizes_that_do_not_fit_are_named():
+    with pytest.raises(ValueError, match="multiple of the stride"):
+        SpectralEncoder(256, 100)
+    with pytest.raises(ValueError, match="multiple of pooling"):
+        TimeFrequencyNet(33, pooling=5)

@@ -1,0 +1,161 @@
+"""A small network on a spectrogram: two paths of LSTMs, one along frequency and one along time.
+
+Where a waveform network has one frame every 1-2 ms, a spectrogram has one every 16 ms, and its frequencies share all
+weights, so little data and little computing go far (compare TFPSNet, Yang et al. 2022, and TF-GridNet, Wang et al.
+2023). The filters start as a short-time Fourier transform and are trained with the rest.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+FLOOR = 1e-8  # power 80 dB under the signal's mean, below which levels are not told apart
+
+
+class SpectralEncoder(nn.Module):
+    """Filters that start as a short-time Fourier transform with a root-Hann window.
+
+    Arguments
+    ---------
+    kernel_size : int
+        Samples in a filter, a multiple of `stride`.
+    stride : int
+        Samples between frames, at most half the kernel.
+
+    Example
+    -------
+    >>> SpectralEncoder(256, 128)(torch.rand(3, 8000)).shape
+    torch.Size([3, 258, 64])
+    """
+
+    def __init__(self, kernel_size=256, stride=128):
+        super().__init__()
+        self.edge = _edge(kernel_size, stride)
+        self.conv1d = nn.Conv1d(1, kernel_size + 2, kernel_size, stride, bias=False)
+        with torch.no_grad():
+            self.conv1d.weight.copy_(_fourier(kernel_size).unsqueeze(1))
+
+    def forward(self, signal):
+        """Signal `[batch, time]` to real parts, then imaginary parts, `[batch, kernel_size + 2, frames]`."""
+        missing = -signal.shape[-1] % self.conv1d.stride[0]
+        return self.conv1d(F.pad(signal, (self.edge, self.edge + missing)).unsqueeze(1))
+
+
+class SpectralDecoder(nn.Module):
+    """Filters that start as the inverse of `SpectralEncoder`'s.
+
+    Arguments
+    ---------
+    kernel_size, stride : int
+        Those of the encoder.
+
+    Example
+    -------
+    >>> x = torch.rand(3, 8000)
+    >>> y = SpectralDecoder(256, 128)(SpectralEncoder(256, 128)(x))
+    >>> torch.allclose(y[:, :8000], x, atol=1e-4)
+    True
+    """
+
+    def __init__(self, kernel_size=256, stride=128):
+        super().__init__()
+        self.edge = _edge(kernel_size, stride)
+        self.conv = nn.ConvTranspose1d(kernel_size + 2, 1, kernel_size, stride, bias=False)
+        twice = torch.full((kernel_size // 2 + 1, 1), 2.0)  # a real signal's other half of frequencies
+        twice[0] = twice[-1] = 1.0
+        overlap = kernel_size / (2 * stride)  # what the squared windows of all frames add up to
+        with torch.no_grad():
+            weight = torch.cat((twice, twice)) * _fourier(kernel_size) / overlap
+            self.conv.weight.copy_(weight.unsqueeze(1))
+
+    def forward(self, features):
+        """Features `[batch, kernel_size + 2, frames]` to a signal `[batch, time]`, up to a stride longer than it was."""
+        return self.conv(features).squeeze(1)[:, self.edge :]
+
+
+def _edge(kernel_size, stride):
+    if kernel_size % stride or kernel_size < 2 * stride:
+        raise ValueError(f"kernel_size must be a multiple of the stride, at least twice, not {kernel_size} and {stride}")
+    return kernel_size - stride
+
+
+def _fourier(size):
+    """Real and imaginary parts of windowed waves, `[size + 2, size]`; an orthonormal transform but for the window."""
+    time, frequency = torch.arange(size), torch.arange(size // 2 + 1).unsqueeze(1)
+    phase = 2 * math.pi * (frequency * time % size) / size
+    window = torch.hann_window(size).sqrt() / math.sqrt(size)
+    return torch.cat((window * phase.cos(), -window * phase.sin()))
+
+
+class TimeFrequencyNet(nn.Module):
+    """Masks from a dual-path recurrent network over frequency and time.
+
+    Arguments
+    ---------
+    frequencies : int
+        Of the encoder: `kernel_size // 2 + 1`.
+    channels : int
+        Features of a point of the grid.
+    hidden : int
+        Units of an LSTM in each direction.
+    num_layers : int
+        Pairs of a path along frequency and one along time.
+    num_spks : int
+        Masks: number of speakers, or 1 for an enhancer.
+    pooling : int
+        Frequencies that share a point of the grid.
+
+    Example
+    -------
+    >>> TimeFrequencyNet(frequencies=33, channels=8, hidden=8, num_layers=1, num_spks=2)(torch.rand(4, 66, 10)).shape
+    torch.Size([2, 4, 66, 10])
+    """
+
+    def __init__(self, frequencies=129, channels=32, hidden=48, num_layers=3, num_spks=2, pooling=2):
+        super().__init__()
+        if (frequencies - 1) % pooling:
+            raise ValueError(f"frequencies - 1 = {frequencies - 1} must be a multiple of pooling, not {pooling}")
+        self.num_spks = num_spks
+        self.inputs = nn.Conv2d(3, channels, 3, stride=(1, pooling), padding=1)
+        self.norm = nn.GroupNorm(1, channels)
+        self.layers = nn.ModuleList(
+            nn.ModuleDict({name: _Path(channels, hidden) for name in ("frequency", "time")}) for _ in range(num_layers)
+        )
+        self.masks = nn.ConvTranspose2d(
+            channels, 2 * num_spks, 3, stride=(1, pooling), padding=1, output_padding=(0, (frequencies - 1) % pooling)
+        )
+
+    def forward(self, features):
+        """Returns masks `[masks, batch, 2 * frequencies, frames]` for features `[batch, 2 * frequencies, frames]`."""
+        x = self.norm(self.inputs(_level_and_phase(features))).permute(0, 2, 3, 1)  # [batch, frames, grid, channels]
+        for layer in self.layers:
+            x = layer["frequency"](x)
+            x = layer["time"](x.transpose(1, 2)).transpose(1, 2)
+        masks = self.masks(x.permute(0, 3, 1, 2)).transpose(2, 3)  # [batch, 2 * masks, frequencies, frames]
+        return masks.unflatten(1, (self.num_spks, 2)).flatten(2, 3).transpose(0, 1)
+
+
+class _Path(nn.Module):
+    """An LSTM along the last but one dimension, added to its input `[batch, others, steps, channels]`."""
+
+    def __init__(self, channels, hidden):
+        super().__init__()
+        self.norm = nn.LayerNorm(channels)
+        self.rnn = nn.LSTM(channels, hidden, batch_first=True, bidirectional=True)
+        self.linear = nn.Linear(2 * hidden, channels)
+
+    def forward(self, x):
+        y = self.rnn(self.norm(x).flatten(0, 1))[0]
+        return x + self.linear(y).view(x.shape)
+
+
+def _level_and_phase(features):
+    """Log level and compressed real and imaginary parts, `[batch, 3, frames, frequencies]`, whatever the loudness."""
+    features = features.float()
+    scale = features.square().mean((1, 2), keepdim=True).mul(2).clamp_min(1e-20).rsqrt()
+    real, imaginary = (features * scale).chunk(2, dim=1)
+    level = (real.square() + imaginary.square() + FLOOR).sqrt()
+    root = level.sqrt()
+    return torch.stack((level.log(), real / root, imaginary / root), dim=1).transpose(2, 3)
