@@ -30,7 +30,7 @@ def modules_of(path, folder, **overrides):
 @pytest.fixture
 def trained(repository, tmp_path):
     """A results folder of the separator alone, with random weights."""
-    modules = modules_of(repository / "recipes/Mini/convtasnet-separation.yaml", tmp_path)
+    modules = modules_of(repository / "recipes/Mini/tfdprnn-separation.yaml", tmp_path)
     checkpoint = tmp_path / "trained" / "save" / "CKPT+1"
     checkpoint.mkdir(parents=True)
     (checkpoint / "CKPT.yaml").write_text("si_snri: 1.0\nunixtime: 1\n", encoding="utf-8")
@@ -45,7 +45,7 @@ def test_every_row_starts_as_the_trained_separator(recipe, trained, name, tmp_pa
     from warm_start import write_warm_start
 
     overrides = ROWS[name].overrides
-    warm = write_warm_start(trained[0], tmp_path / "warm", overrides.get("separator_repeats"))
+    warm = write_warm_start(trained[0], tmp_path / "warm", overrides.get("separator_layers"))
     modules = modules_of(EXPERIMENT, tmp_path, **overrides)
     load_pretrained(modules, str(warm), 8000)
     mixture = torch.randn(2, 4000)

@@ -1,10 +1,10 @@
-"""Rows of the ablation: each is a few overrides over one experiment, `convtasnet-unified-gm.yaml`."""
+"""Rows of the ablation: each is a few overrides over one experiment, `tfdprnn-unified-gm.yaml`."""
 
 from pathlib import Path
 from typing import NamedTuple
 
 HERE = Path(__file__).resolve().parent
-EXPERIMENT = HERE / "convtasnet-unified-gm.yaml"
+EXPERIMENT = HERE / "tfdprnn-unified-gm.yaml"
 BASELINE = "separation-only"
 
 
@@ -27,7 +27,7 @@ ONCE = (1,)
 
 ROWS = {
     BASELINE: Row(ALONE),
-    "separation-only, larger": Row(ALONE | {"separator_repeats": 4}),  # as large as the unified network, within 4 %
+    "separation-only, larger": Row(ALONE | {"separator_layers": 4}),  # as large as the unified network, within 4 %
     "cascade": Row({"enhancement_weight": 0}),  # with the enhancer, without the SE loss
     "unified": Row(SUM),
     "unified-gm": Row({}),

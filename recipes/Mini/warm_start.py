@@ -10,21 +10,20 @@ from unified_sess.errors import UserError
 from unified_sess.files import atomic_path
 from unified_sess.inference.results_folder import best_checkpoint
 
-MASKS = "mask_conv1x1.conv.weight"
-BLOCK = re.compile(r"temporal_conv_net\.temporalblock_(\d+)_(.*)")
+LAYER = re.compile(r"layers\.(\d+)\.(.*)")
 
 
-def write_warm_start(results, folder, repeats=None, speakers=2):
+def write_warm_start(results, folder, layers=None, speakers=2):
     """Write a folder for `--pretrained` that separates just as the best checkpoint of a training does.
 
     Arguments
     ---------
     results : str or Path
-        Output folder of a training of `convtasnet-separation.yaml`.
+        Output folder of a training of `tfdprnn-separation.yaml`, of two speakers.
     folder : str or Path
         Gets `encoder.ckpt`, `masknet.ckpt` and `decoder.ckpt`; without an enhancer, which then starts as an identity.
-    repeats : int
-        Repeats of the separator; those that are new start as identities.
+    layers : int
+        Layers of the separator; those that are new start as identities.
     speakers : int
         Masks of the separator; those that are new start as the mean of the others.
 
@@ -38,30 +37,28 @@ def write_warm_start(results, folder, repeats=None, speakers=2):
         with atomic_path(folder / f"{name}.ckpt") as temporary:
             shutil.copyfile(checkpoint / f"{name}.ckpt", temporary)
     masknet = torch.load(checkpoint / "masknet.ckpt", map_location="cpu", weights_only=True)
-    if MASKS not in masknet:
-        raise UserError(f"{results} is no Conv-TasNet: train recipes/Mini/convtasnet-separation.yaml to start from")
-    _add_repeats(masknet, repeats)
-    _add_speakers(masknet, torch.load(checkpoint / "encoder.ckpt", weights_only=True), speakers)
+    if "masks.weight" not in masknet:
+        raise UserError(f"{results} has another network: train recipes/Mini/tfdprnn-separation.yaml to start from")
+    _add_layers(masknet, layers)
+    for name, dimension in (("masks.weight", 1), ("masks.bias", 0)):
+        masknet[name] = _add_masks(masknet[name], dimension, speakers)
     with atomic_path(folder / "masknet.ckpt") as temporary:
         torch.save(masknet, temporary)
     return folder
 
 
-def _add_repeats(masknet, repeats):
-    """A block adds to its input, so one whose last convolution is zero lets it pass."""
-    blocks = [(key, BLOCK.match(key)) for key in masknet if BLOCK.match(key)]
-    last = max(int(found.group(1)) for _, found in blocks)
-    for new in range(last + 1, repeats or 0):
-        for key, found in blocks:
-            if int(found.group(1)) == last:
-                weight = masknet[key].clone()
-                masknet[f"temporal_conv_net.temporalblock_{new}_{found.group(2)}"] = (
-                    torch.zeros_like(weight) if key.endswith("conv_1.conv.weight") else weight
-                )
+def _add_layers(masknet, layers):
+    """A path adds to its input, so one whose last layer is zero lets it pass."""
+    found = [(key, LAYER.match(key)) for key in masknet if LAYER.match(key)]
+    last = max(int(match.group(1)) for _, match in found)
+    for new in range(last + 1, layers or 0):
+        for key, match in found:
+            if int(match.group(1)) == last:
+                weight = masknet[key]
+                masknet[f"layers.{new}.{match.group(2)}"] = torch.zeros_like(weight) if "linear" in key else weight.clone()
 
 
-def _add_speakers(masknet, encoder, speakers):
-    channels = encoder["conv1d.weight"].shape[0]
-    masks = list(masknet[MASKS].split(channels))
-    mean = torch.stack(masks).mean(0)
-    masknet[MASKS] = torch.cat([*masks, *[mean] * (speakers - len(masks))])
+def _add_masks(weight, dimension, speakers):
+    """Two channels a speaker, for the real and the imaginary parts."""
+    masks = list(weight.split(2, dimension))
+    return torch.cat([*masks, *[torch.stack(masks).mean(0)] * (speakers - len(masks))], dimension)
