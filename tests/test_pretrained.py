@@ -11,6 +11,7 @@ from unified_sess.errors import UserError
 from unified_sess.inference.export import WIRING
 from unified_sess.losses import utterance_losses
 from unified_sess.network import SHARED_MODULES, NoEnhancer, separate
+from unified_sess.nnet.time_frequency import TimeFrequencyNet
 from unified_sess.pretrained import load_pretrained, start_as_identity
 
 SEPFORMER = """
@@ -136,6 +137,15 @@ def test_an_enhancer_starts_as_an_identity_and_learns(backbone):
         optimizer.step()
     still = [n for n, p in modules["enhancer"].named_parameters() if torch.equal(before[n], p)]
     assert not still
+
+
+def test_an_enhancer_on_a_spectrogram_starts_as_an_identity_and_learns():
+    enhancer = TimeFrequencyNet(33, channels=4, hidden=4, num_layers=1, num_spks=1)
+    start_as_identity(enhancer)
+    features = torch.randn(2, 66, 10)
+    assert torch.equal(enhancer(features), torch.ones(1, 2, 66, 10))
+    enhancer(features).square().sum().backward()
+    assert float(enhancer.masks.weight.grad.abs().max()) > 0
 
 
 def test_our_own_checkpoints_bring_their_enhancer(tmp_path):

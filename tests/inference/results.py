@@ -16,7 +16,9 @@ def node(name, **arguments):
 
 
 def trees(backbone, num_spks=2, channels=8):
-    """Trees of a network like that of `tests.networks.tiny_modules`."""
+    """Trees of a network like that of `tests.networks.tiny_modules`, or of one on a spectrogram."""
+    if backbone == "tfdprnn":
+        return _time_frequency(num_spks)
     make = {"convtasnet": _convtasnet, "dprnn": _dprnn, "sepformer": _sepformer, "none": _convtasnet}[backbone]
     enhancer = node("unified_sess.network.NoEnhancer") if backbone == "none" else make(channels, 1)
     return {
@@ -50,6 +52,17 @@ def _sepformer(channels, num_spks):
         use_positional_encoding=True, norm_before=True, activation_checkpointing=True,
     )  # fmt: skip
     return _dual_path(channels, num_spks, block, False)
+
+
+def _time_frequency(num_spks):
+    kind = "unified_sess.nnet.time_frequency"
+    net = {"frequencies": 33, "channels": 4, "hidden": 4, "num_layers": 1}
+    return {
+        "encoder": node(f"{kind}.SpectralEncoder", kernel_size=64, stride=32),
+        "enhancer": node(f"{kind}.TimeFrequencyNet", num_spks=1, **net),
+        "masknet": node(f"{kind}.TimeFrequencyNet", num_spks=num_spks, **net),
+        "decoder": node(f"{kind}.SpectralDecoder", kernel_size=64, stride=32),
+    }
 
 
 def make_results(folder, backbone="convtasnet", num_spks=2, modules=None, content=None, si_snri=(5.0, 3.0)):
