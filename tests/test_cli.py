@@ -137,6 +137,9 @@ def test_export(capsys, random_model, tmp_path):  # noqa: F811
     assert status == 0 and str(tmp_path / "model") in out
     copies = [(folder / "model.safetensors").read_bytes() for folder in (tmp_path / "model", random_model)]
     assert copies[0] == copies[1]
+    run(capsys, "export", random_model.parent / "results", tmp_path / "small", "--half", "--plain")
+    assert {path.name for path in (tmp_path / "small").iterdir()} == {"README.md", "config.json", "model.safetensors"}
+    assert (tmp_path / "small/model.safetensors").stat().st_size < len(copies[0])
     status, _, err = run(capsys, "export", tmp_path / "nothing", tmp_path / "other")
     assert status == 1 and err.count("\n") == 1 and "nothing" in err and not (tmp_path / "other").exists()
 
