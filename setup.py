@@ -21,7 +21,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10,<3.14",
     packages=find_packages(include=["unified_sess", "unified_sess.*"]),
-    include_package_data=True,
+    package_data={"unified_sess": ["models/default/*"]},  # the model that ships
     install_requires=[
         # torchaudio refuses to import beside another torch, so the two move together.
         "torch>=2.11,<2.12",
