@@ -49,7 +49,7 @@ def losses(modules, inputs):
     features = torch.tanh(modules["enhancer"](torch.tanh(modules["encoder"](x))))
     output = modules["decoder"](torch.tanh(modules["masknet"](features)))
     separation = -torch.nn.functional.cosine_similarity(output, target, dim=1) * 1.5
-    return UtteranceLosses(separation, (features + target).square().sum(1), output)
+    return UtteranceLosses(separation, (features + target).square().sum(1), output, (features,))
 
 
 def train(case, world, rank=None):

@@ -88,6 +88,36 @@ def test_sum_is_the_gradient_of_the_total_loss(statistics):
     assert_close(one_step(modules, [batch], "sum", statistics=statistics), gradients(twin))
 
 
+@pytest.mark.parametrize("lengths", [[400, 400], [400, 300, 400]])
+def test_a_decoder_with_the_encoders_weights_gets_its_whole_gradient(lengths):
+    modules, batch = tiny_modules(), random_batch(lengths)
+    modules["decoder"].weight = modules["encoder"].conv1d.weight
+    twin = copy.deepcopy(modules)
+    losses = utterance_losses(twin, batch)
+    (losses.separation + WEIGHT * losses.enhancement).mean().backward()
+    assert twin["decoder"].weight is twin["encoder"].conv1d.weight
+    assert_close(one_step(modules, [batch], "sum"), gradients(twin))
+
+
+def test_the_separator_forgets_its_activations_before_the_shared_part_is_passed(monkeypatch):
+    """What the SE task keeps would otherwise come on top of the peak of memory."""
+    modules, batch = tiny_modules(), random_batch([400, 400])
+    step = JointStep(modules, GradientModulation("gm"), WEIGHT)
+    losses = utterance_losses(modules, batch)
+    grad, asked = torch.autograd.grad, []
+
+    def recorded(outputs, inputs, *args, **kwargs):
+        asked.append((len(list(inputs)), kwargs.get("retain_graph", False)))
+        return grad(outputs, inputs, *args, **kwargs)
+
+    monkeypatch.setattr(torch.autograd, "grad", recorded)
+    step.accumulate(losses)
+    separator = len(step.parameters) - len(step.shared)
+    assert asked == [(1 + separator, False), (len(step.shared), True), (len(step.shared), False)]
+    with pytest.raises(RuntimeError, match="second time"):
+        losses.separation.sum().backward()
+
+
 @pytest.mark.parametrize("rule", ["sum", "gm", "pcgrad", "remedy"])
 def test_accumulation_is_one_larger_batch(rule):
     modules = tiny_modules().double()
@@ -209,7 +239,8 @@ def test_a_step_waits_for_no_value(rule):
         for _ in range(2):
             features = modules["enhancer"](modules["encoder"](torch.randn(3, 4)))
             sources = modules["decoder"](modules["masknet"](features))
-            step.accumulate(UtteranceLosses(sources.mean(1), features.square().sum(1), sources), scale)
+            losses = UtteranceLosses(sources.mean(1), features.square().sum(1), sources, (features,))
+            step.accumulate(losses, scale)
         return step.merge(scale)
 
     one_step()  # the layout is made once, from shapes

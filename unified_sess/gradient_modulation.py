@@ -161,7 +161,7 @@ class GradientModulation:
         if self.aggregator is not None:
             return self.aggregator(se_grads, ss_grads, pair.layout.members[self.granularity])
         (a, b), (c, d) = self._coefficients(pair)
-        return pair.combine(a + c, b + d)
+        return pair.combine(a + c, b + d, last=True)
 
     def modulate(self, se_grads, ss_grads, scale=None):
         """Like the call, but the modified gradients one by one: the lists G_SE' and G_SS'; not for TorchJD."""
@@ -171,7 +171,7 @@ class GradientModulation:
         if pair is None:
             return [None] * len(se_grads), [None] * len(se_grads)
         to_se, to_ss = self._coefficients(pair)
-        return pair.combine(*to_se), pair.combine(*to_ss)
+        return pair.combine(*to_se), pair.combine(*to_ss, last=True)
 
     def reset(self):
         """Forget the statistics, as at the start of an epoch."""
@@ -295,7 +295,7 @@ class _FlatPair:
         reduce = layout.reduce
         se = reduce(torch.linalg.vector_norm(self.se, dim=1).double().square(), "sum") * self.se_unit.square()
         ss = reduce(torch.linalg.vector_norm(self.ss, dim=1).double().square(), "sum") * self.ss_unit.square()
-        dot = reduce((self.se * self.ss).sum(1).double(), "sum") * self.se_unit * self.ss_unit
+        dot = reduce(torch.linalg.vecdot(self.se, self.ss).double(), "sum") * self.se_unit * self.ss_unit
         gram = torch.where(self.finite, torch.stack([se, dot, ss]), 0)
         seen = self.finite & layout.used
         self.grams = {}
@@ -317,10 +317,10 @@ class _FlatPair:
     def _rows(self, of_tensors):
         return of_tensors.to(self.layout.dtype)[self.layout.row_of].unsqueeze(1)
 
-    def combine(self, a, b):
-        """a * G_SE + b * G_SS of every tensor; `a` and `b` are `[tensors]`."""
+    def combine(self, a, b, last=False):
+        """a * G_SE + b * G_SS of every tensor; `a` and `b` are `[tensors]`. The last time, G_SE's buffer is used up."""
         # b alone may overflow float32 (1e18 against 1e-20), b times the unit of G_SS does not.
-        buffer = self.se * self._rows(a * self.se_unit)
+        buffer = (self.se if last else self.se.clone()).mul_(self._rows(a * self.se_unit))
         buffer.addcmul_(self.ss, self._rows(b * self.ss_unit))
         spans = zip(self.layout.views(buffer), self.layout.tensors)
         return [None if view is None else view.to(t[1]) for view, t in spans]

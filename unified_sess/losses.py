@@ -80,11 +80,13 @@ class UtteranceLosses(NamedTuple):
 
     separation, enhancement : `[batch]`; enhancement is None where it was not asked for.
     sources : `[batch, time, speakers]`, zeros behind the end of shorter utterances.
+    features : enhanced features W_e `[utterances, channels, frames]`, a tensor for each length in the batch.
     """
 
     separation: torch.Tensor
     enhancement: torch.Tensor
     sources: torch.Tensor
+    features: tuple
 
 
 def utterance_losses(modules, batch, with_enhancement=True, detach_clean=False):
@@ -108,7 +110,7 @@ def utterance_losses(modules, batch, with_enhancement=True, detach_clean=False):
     UtteranceLosses
     """
     groups = for_each_length(batch.lengths)
-    parts, order = [], []
+    parts, features, order = [], [], []
     for length, rows in groups:
         whole = len(groups) == 1 and length == batch.mixture.shape[1]
         mixture, clean, sources = (
@@ -122,9 +124,10 @@ def utterance_losses(modules, batch, with_enhancement=True, detach_clean=False):
         # Sums over a whole utterance lose too much in half precision.
         separation, _ = pit_si_snr(output.sources.to(sources.dtype), sources)
         parts.append((separation, distance, output.sources))
+        features.append(output.features)
         order += rows
     if len(parts) == 1 and len(order) == len(batch.lengths) and parts[0][2].shape[1] == batch.mixture.shape[1]:
-        return UtteranceLosses(*parts[0])
+        return UtteranceLosses(*parts[0], tuple(features))
     back = torch.tensor(order, device=batch.mixture.device).argsort()
     longest = batch.mixture.shape[1]
     padded = [torch.nn.functional.pad(s, (0, 0, 0, longest - s.shape[1])) for _, _, s in parts]
@@ -132,4 +135,5 @@ def utterance_losses(modules, batch, with_enhancement=True, detach_clean=False):
         torch.cat([p[0] for p in parts])[back],
         torch.cat([p[1] for p in parts])[back] if with_enhancement else None,
         torch.cat(padded)[back],
+        tuple(features),
     )
