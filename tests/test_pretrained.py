@@ -6,9 +6,11 @@ from hyperpyyaml import load_hyperpyyaml
 from speechbrain.inference.separation import SepformerSeparation
 from speechbrain.lobes.models import conv_tasnet
 
+from tests.inference.results import make_results, trees
 from tests.networks import random_batch, tiny_modules
 from unified_sess.errors import UserError
 from unified_sess.inference.export import WIRING
+from unified_sess.inference.module_tree import build
 from unified_sess.losses import utterance_losses
 from unified_sess.network import SHARED_MODULES, NoEnhancer, separate
 from unified_sess.nnet.time_frequency import TimeFrequencyNet
@@ -137,6 +139,16 @@ def test_an_enhancer_starts_as_an_identity_and_learns(backbone):
         optimizer.step()
     still = [n for n, p in modules["enhancer"].named_parameters() if torch.equal(before[n], p)]
     assert not still
+
+
+def test_the_best_checkpoint_of_a_training_is_taken(tmp_path):
+    trained = make_results(tmp_path / "results", "none")
+    modules = {name: build(tree, name) for name, tree in trees("convtasnet").items()}
+    load_pretrained(modules, str(tmp_path / "results"), 8000)
+    mixture = torch.randn(1, 900)
+    torch.testing.assert_close(separate(modules, mixture).sources, separate(trained, mixture).sources)
+    with pytest.raises(UserError, match="works at 8000 Hz"):
+        load_pretrained(modules, str(tmp_path / "results"), 16000)
 
 
 def test_an_enhancer_on_a_spectrogram_starts_as_an_identity_and_learns():

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from unified_sess.errors import UserError
+from unified_sess.inference.results_folder import best_checkpoint, is_results_folder
 from unified_sess.nnet.time_frequency import TimeFrequencyNet
 
 SEPARATOR_MODULES = ("encoder", "masknet", "decoder")
@@ -21,7 +22,7 @@ def load_pretrained(modules, source, sample_rate):
         encoder, enhancer, masknet, decoder; filled in place.
     source : str
         Folder of a SpeechBrain separation model (`hyperparams.yaml`, `encoder.ckpt`, `masknet.ckpt`, `decoder.ckpt`)
-        or of one of ours (with `enhancer.ckpt` too), or a hub id of either.
+        or of one of ours (with `enhancer.ckpt` too), a hub id of either, or the output folder of a training.
     sample_rate : int
         Rate in Hz of the experiment, which must be the model's.
 
@@ -44,13 +45,15 @@ def _weights(source):
     folder = Path(source)
     if not folder.is_dir():
         return _hub_weights(source)
+    rate = _sample_rate(folder / "hyperparams.yaml")
+    if is_results_folder(folder):
+        folder = best_checkpoint(folder)
     names = [*SEPARATOR_MODULES, *(["enhancer"] if (folder / "enhancer.ckpt").is_file() else [])]
     weights = {}
     for name in names:
         path = folder / f"{name}.ckpt"
         if not path.is_file():
-            way = "give the folder of a whole separation model, such as unified-sess export makes of a results folder"
-            raise UserError(f"{folder} has no {path.name}: {way}")
+            raise UserError(f"{folder} has no {path.name}: give the folder of a whole separation model or of a training")
         try:
             weights[name] = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:  # noqa: BLE001, torch raises many kinds for a broken file
@@ -58,7 +61,7 @@ def _weights(source):
             raise UserError(f"cannot read {path} as weights ({reason}): copy it again") from None
         if not isinstance(weights[name], dict) or not all(map(torch.is_tensor, weights[name].values())):
             raise UserError(f"{path} holds no state dictionary: give a SpeechBrain checkpoint")
-    return _with_an_enhancer_or_none(weights), _sample_rate(folder / "hyperparams.yaml")
+    return _with_an_enhancer_or_none(weights), rate
 
 
 def _hub_weights(source):
