@@ -306,7 +306,7 @@ class _FlatPair:
 
     def _scaled(self, gradients):
         buffer = self.layout.flatten(gradients)
-        largest = torch.linalg.vector_norm(buffer, float("inf"), dim=1)
+        largest = torch.maximum(buffer.amax(1), -buffer.amin(1))  # the norm of order inf is ten times as slow on a CPU
         largest = self.layout.reduce(torch.where(largest.isfinite(), largest, float("inf")), "max")
         finite = largest.isfinite()
         exponent = torch.frexp(torch.where(finite & (largest > 0), largest, 1)).exponent - 1

@@ -143,4 +143,5 @@ def _added(old, new):
 def _all_finite(gradients, device):
     if not gradients:
         return torch.ones((), dtype=torch.bool, device=device)
-    return torch.isfinite(torch.stack(torch._foreach_norm(gradients, float("inf")))).all()
+    # Order 1 overflows far behind anything that clipping could still use; order inf is twice as slow on a CPU.
+    return torch.isfinite(torch.stack(torch._foreach_norm(gradients, 1))).all()
