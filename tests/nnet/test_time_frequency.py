@@ -51,6 +51,16 @@ def test_shapes(num_spks, pooling):
     assert network(torch.randn(2, 66, 7)).shape == (num_spks, 2, 66, 7)
 
 
+@pytest.mark.parametrize("pooling", [1, 2, 4, 8])
+def test_every_frequency_is_heard_and_gets_a_mask(pooling):
+    network = TimeFrequencyNet(33, channels=8, hidden=4, num_layers=1, pooling=pooling)
+    features = torch.randn(1, 66, 7, requires_grad=True)
+    masks = network(features)
+    assert (masks[0, 0].std(1) > 0).all()  # a frequency without a path would have a constant mask
+    masks.square().sum().backward()
+    assert (features.grad[0].abs().sum(1) > 0).all()
+
+
 def test_sizes_that_do_not_fit_are_named():
     with pytest.raises(ValueError, match="multiple of the stride"):
         SpectralEncoder(256, 100)

@@ -1,8 +1,9 @@
 """A small network on a spectrogram: two paths of LSTMs, one along frequency and one along time.
 
 Where a waveform network has one frame every 1-2 ms, a spectrogram has one every 16 ms, and its frequencies share all
-weights, so little data and little computing go far (compare TFPSNet, Yang et al. 2022, and TF-GridNet, Wang et al.
-2023). The filters start as a short-time Fourier transform and are trained with the rest.
+weights (compare TFPSNet, Yang et al. 2022, and TF-GridNet, Wang et al.
+2023). The filters start as a short-time Fourier transform and are trained with the rest; they are small, so give them a
+small learning rate.
 """
 
 import math
@@ -118,14 +119,14 @@ class TimeFrequencyNet(nn.Module):
         if (frequencies - 1) % pooling:
             raise ValueError(f"frequencies - 1 = {frequencies - 1} must be a multiple of pooling, not {pooling}")
         self.num_spks = num_spks
-        self.inputs = nn.Conv2d(3, channels, 3, stride=(1, pooling), padding=1)
+        width = max(3, pooling // 2 * 2 + 1)  # at least the stride, so that no frequency is passed over
+        grid = {"kernel_size": (3, width), "stride": (1, pooling), "padding": (1, width // 2)}
+        self.inputs = nn.Conv2d(3, channels, **grid)
         self.norm = nn.GroupNorm(1, channels)
         self.layers = nn.ModuleList(
             nn.ModuleDict({name: _Path(channels, hidden) for name in ("frequency", "time")}) for _ in range(num_layers)
         )
-        self.masks = nn.ConvTranspose2d(
-            channels, 2 * num_spks, 3, stride=(1, pooling), padding=1, output_padding=(0, (frequencies - 1) % pooling)
-        )
+        self.masks = nn.ConvTranspose2d(channels, 2 * num_spks, **grid)
 
     def forward(self, features):
         """Returns masks `[masks, batch, 2 * frequencies, frames]` for features `[batch, 2 * frequencies, frames]`."""
