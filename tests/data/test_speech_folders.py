@@ -174,3 +174,17 @@ def test_pauses_are_no_voice():
     signal = np.concatenate([np.zeros(8000), np.ones(4000), np.zeros(12000), 0.5 * np.ones(2400)])
     power = np.square(signal.reshape(-1, 800)).mean(1)
     assert speech_folders.active_stretches(power).tolist() == [10, 15, 30, 33]
+
+
+def test_an_index_with_measures_of_another_version_is_measured_again(tmp_path, monkeypatch):
+    random = np.random.default_rng(0)
+    (tmp_path / "speech" / "a").mkdir(parents=True)
+    soundfile.write(tmp_path / "speech" / "a" / "u.wav", 0.1 * random.standard_normal(16000), 8000)
+    index = tmp_path / "index.jsonl"
+    first = speech_folders.index_folder(tmp_path / "speech", index)
+    lines = index.read_text(encoding="utf-8")
+    assert speech_folders.index_folder(tmp_path / "speech", index)[0].loudness == first[0].loudness
+    assert index.read_text(encoding="utf-8") == lines
+    monkeypatch.setattr(speech_folders, "VERSION", 1000)
+    speech_folders.index_folder(tmp_path / "speech", index)
+    assert len(index.read_text(encoding="utf-8")) > len(lines)

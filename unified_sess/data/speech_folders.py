@@ -18,6 +18,7 @@ from unified_sess.errors import UserError, writable_folder
 from unified_sess.files import append_lines
 
 ACTIVITY_FRAME = 0.1  # seconds
+VERSION = 2  # of the measures: an index of another version is measured again
 ACTIVITY_RANGE = 20.0  # dB under the loudest frame that still counts as voice; breath and room are mostly softer
 BLOCK = 60  # seconds of a long recording that are measured at a time, a whole number of activity frames
 GATE = 10.0  # LU under the mean at which a block of a long recording no longer counts
@@ -219,7 +220,7 @@ def _stamp(path):
         stat = os.stat(path)
     except OSError:  # a link to nowhere; it will be unreadable
         return None
-    return [stat.st_size, stat.st_mtime_ns]
+    return [stat.st_size, stat.st_mtime_ns, VERSION]
 
 
 def _recording(path, speaker, measured):
