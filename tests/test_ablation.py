@@ -30,12 +30,14 @@ def modules_of(path, folder, **overrides):
 @pytest.fixture
 def trained(repository, tmp_path):
     """A results folder of the separator alone, with random weights."""
-    modules = modules_of(repository / "recipes/Mini/tfdprnn-separation.yaml", tmp_path)
+    experiment = Experiment(repository / "recipes/Mini/tfdprnn-separation.yaml", {"output_folder": str(tmp_path)})
+    modules = experiment.build()["modules"]
     checkpoint = tmp_path / "trained" / "save" / "CKPT+1"
     checkpoint.mkdir(parents=True)
+    experiment.save(tmp_path / "trained" / "hyperparams.yaml")
     (checkpoint / "CKPT.yaml").write_text("si_snri: 1.0\nunixtime: 1\n", encoding="utf-8")
     for name, module in modules.items():
-        torch.save(module.state_dict(), checkpoint / f"{name}.ckpt")
+        torch.save(module.requires_grad_(False).state_dict(), checkpoint / f"{name}.ckpt")
     return tmp_path / "trained", modules
 
 

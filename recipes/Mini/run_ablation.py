@@ -8,6 +8,7 @@ with the same command. Options after `--` go to train.py, for all rows: `-- --nu
 """
 
 import argparse
+import functools
 import json
 import os
 import re
@@ -61,7 +62,7 @@ class Run:
         if arguments.warm_start:
             layers = row.overrides.get("separator_layers")
             kind = f"{row.speakers}-speakers" + (f"-{layers}-layers" if layers else "")
-            options["pretrained"] = write_warm_start(
+            options["pretrained"] = warm_start(
                 arguments.warm_start, arguments.output / "warm_start" / kind, layers, row.speakers
             )
         options |= row.overrides
@@ -114,6 +115,9 @@ def train_all(runs, jobs):
         for future in [pool.submit(train, run) for run in waiting]:
             future.result()
             bar.update()
+
+
+warm_start = functools.cache(write_warm_start)  # rows and seeds share them
 
 
 def slug(name):

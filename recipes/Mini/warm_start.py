@@ -1,14 +1,14 @@
 """One trained separator as the common start of all rows, whatever their size and number of speakers."""
 
 import re
-import shutil
 from pathlib import Path
 
 import torch
 
 from unified_sess.errors import UserError
 from unified_sess.files import atomic_path
-from unified_sess.inference.results_folder import best_checkpoint
+from unified_sess.inference.results_folder import load_results
+from unified_sess.pretrained import SEPARATOR_MODULES
 
 LAYER = re.compile(r"layers\.(\d+)\.(.*)")
 
@@ -30,20 +30,25 @@ def write_warm_start(results, folder, layers=None, speakers=2):
     Returns
     -------
     folder : Path
+
+    Raises
+    ------
+    UserError
+        Naming what is missing, corrupt or of another network.
     """
-    checkpoint, folder = best_checkpoint(results), Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in ("encoder", "decoder"):
-        with atomic_path(folder / f"{name}.ckpt") as temporary:
-            shutil.copyfile(checkpoint / f"{name}.ckpt", temporary)
-    masknet = torch.load(checkpoint / "masknet.ckpt", map_location="cpu", weights_only=True)
+    _, modules = load_results(results)
+    states = {name: modules[name].state_dict() for name in SEPARATOR_MODULES}
+    masknet = states["masknet"]
     if "masks.weight" not in masknet:
         raise UserError(f"{results} has another network: train recipes/Mini/tfdprnn-separation.yaml to start from")
     _add_layers(masknet, layers)
     for name, dimension in (("masks.weight", 1), ("masks.bias", 0)):
         masknet[name] = _add_masks(masknet[name], dimension, speakers)
-    with atomic_path(folder / "masknet.ckpt") as temporary:
-        torch.save(masknet, temporary)
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, state in states.items():
+        with atomic_path(folder / f"{name}.ckpt") as temporary:
+            torch.save(state, temporary)
     return folder
 
 
