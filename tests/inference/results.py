@@ -56,7 +56,7 @@ def _sepformer(channels, num_spks):
 
 def _time_frequency(num_spks):
     kind = "unified_sess.nnet.time_frequency"
-    net = {"frequencies": 33, "channels": 4, "hidden": 4, "num_layers": 1}
+    net = {"frequencies": 33, "channels": 4, "hidden": 4, "num_layers": 1, "block": 3}
     return {
         "encoder": node(f"{kind}.SpectralEncoder", kernel_size=64, stride=32),
         "enhancer": node(f"{kind}.TimeFrequencyNet", num_spks=1, **net),

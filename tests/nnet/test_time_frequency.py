@@ -46,19 +46,29 @@ def test_silence_gives_finite_masks_and_gradients():
 
 @pytest.mark.parametrize("num_spks", [1, 2, 3])
 @pytest.mark.parametrize("pooling", [1, 2, 4])
-def test_shapes(num_spks, pooling):
-    network = TimeFrequencyNet(33, channels=8, hidden=4, num_layers=1, num_spks=num_spks, pooling=pooling)
+@pytest.mark.parametrize("block", [1, 2, 4, 16])
+def test_shapes(num_spks, pooling, block):
+    network = TimeFrequencyNet(33, channels=8, hidden=4, num_layers=1, num_spks=num_spks, pooling=pooling, block=block)
     assert network(torch.randn(2, 66, 7)).shape == (num_spks, 2, 66, 7)
 
 
+@pytest.mark.parametrize("block", [1, 4])
 @pytest.mark.parametrize("pooling", [1, 2, 4, 8])
-def test_every_frequency_is_heard_and_gets_a_mask(pooling):
-    network = TimeFrequencyNet(33, channels=8, hidden=4, num_layers=1, pooling=pooling)
+def test_every_frequency_is_heard_and_gets_a_mask(pooling, block):
+    network = TimeFrequencyNet(33, channels=8, hidden=4, num_layers=1, pooling=pooling, block=block)
     features = torch.randn(1, 66, 7, requires_grad=True)
     masks = network(features)
     assert (masks[0, 0].std(1) > 0).all()  # a frequency without a path would have a constant mask
     masks.square().sum().backward()
     assert (features.grad[0].abs().sum(1) > 0).all()
+
+
+@pytest.mark.parametrize("block", [1, 3, 8])
+def test_every_point_of_a_block_knows_the_whole_grid(block):
+    network = TimeFrequencyNet(33, channels=8, hidden=4, num_layers=1, block=block)
+    features = torch.randn(1, 66, 11, requires_grad=True)
+    network(features)[0, 0, 5, 10].backward()
+    assert (features.grad[0].unflatten(0, (2, 33)).abs().sum((0, 1)) > 0).all()  # all frames, the last block is not full
 
 
 def test_sizes_that_do_not_fit_are_named():

@@ -107,6 +107,8 @@ class TimeFrequencyNet(nn.Module):
         Masks: number of speakers, or 1 for an enhancer.
     pooling : int
         Frequencies that share a point of the grid.
+    block : int
+        Points of the grid that an LSTM takes in one step, along either path: fewer, wider steps are faster.
 
     Example
     -------
@@ -114,7 +116,7 @@ class TimeFrequencyNet(nn.Module):
     torch.Size([2, 4, 66, 10])
     """
 
-    def __init__(self, frequencies=129, channels=32, hidden=48, num_layers=3, num_spks=2, pooling=2):
+    def __init__(self, frequencies=129, channels=32, hidden=48, num_layers=3, num_spks=2, pooling=2, block=1):
         super().__init__()
         if (frequencies - 1) % pooling:
             raise ValueError(f"frequencies - 1 = {frequencies - 1} must be a multiple of pooling, not {pooling}")
@@ -124,7 +126,8 @@ class TimeFrequencyNet(nn.Module):
         self.inputs = nn.Conv2d(3, channels, **grid)
         self.norm = nn.GroupNorm(1, channels)
         self.layers = nn.ModuleList(
-            nn.ModuleDict({name: _Path(channels, hidden) for name in ("frequency", "time")}) for _ in range(num_layers)
+            nn.ModuleDict({name: _Path(channels, hidden, block) for name in ("frequency", "time")})
+            for _ in range(num_layers)
         )
         self.masks = nn.ConvTranspose2d(channels, 2 * num_spks, **grid)
 
@@ -141,15 +144,18 @@ class TimeFrequencyNet(nn.Module):
 class _Path(nn.Module):
     """An LSTM along the last but one dimension, added to its input `[batch, others, steps, channels]`."""
 
-    def __init__(self, channels, hidden):
+    def __init__(self, channels, hidden, block):
         super().__init__()
+        self.block = block
         self.norm = nn.LayerNorm(channels)
-        self.rnn = nn.LSTM(channels, hidden, batch_first=True, bidirectional=True)
-        self.linear = nn.Linear(2 * hidden, channels)
+        self.rnn = nn.LSTM(channels * block, hidden, batch_first=True, bidirectional=True)
+        self.linear = nn.Linear(2 * hidden, channels * block)
 
     def forward(self, x):
-        y = self.rnn(self.norm(x).flatten(0, 1))[0]
-        return x + self.linear(y).view(x.shape)
+        batch, others, steps, channels = x.shape
+        y = F.pad(self.norm(x), (0, 0, 0, -steps % self.block))
+        y = self.rnn(y.reshape(batch * others, -1, channels * self.block))[0]
+        return x + self.linear(y).view(batch, others, -1, channels)[:, :, :steps]
 
 
 def _level_and_phase(features):
