@@ -1,0 +1,21 @@
+#!/bin/sh
+# Trains the model that ships with the package again: the separator alone, then the same behind an enhancer with gradient
+# modulation. Goes on after a stop; about 2 hours on two cores that know bf16 (AMX).
+#
+#     sh recipes/Mini/train_default.sh MINI SPEECH NOISE [OUTPUT]
+#
+# MINI: what make_mini.py made; SPEECH, NOISE: the training parts, such as LibriSpeech/train-clean-100 and wham_noise/tr.
+set -eu
+repository=$(cd "$(dirname "$0")/../.." && pwd)
+mini=$1 speech=$2 noise=$3 output=${4:-results/Mini/default}
+export OMP_NUM_THREADS=1 # two processes share two cores
+
+train() {
+    experiment=$1; shift
+    torchrun --standalone --nproc_per_node 2 "$repository/train.py" "$repository/recipes/Mini/$experiment.yaml" \
+        --data_folder "$mini/Libri2Mix" --speech_folder "$speech" --noise_folder "$noise" \
+        --batch_size 2 --precision bf16 --output_folder "$output/$experiment" "$@"
+}
+train tfdprnn-separation
+train tfdprnn-unified-gm --pretrained "$output/tfdprnn-separation"
+unified-sess export "$output/tfdprnn-unified-gm" "$repository/unified_sess/models/default" --half --plain

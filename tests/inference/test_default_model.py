@@ -1,0 +1,52 @@
+"""The model that ships: small, safe, its card says where it comes from, and it separates people it never heard."""
+
+import numpy as np
+import pytest
+import torch
+from huggingface_hub import ModelCard
+
+from unified_sess.data.dynamic_mixing import DynamicMixingDataset
+from unified_sess.inference import UnifiedSeparation
+from unified_sess.inference.model_files import SHIPPED
+from unified_sess.losses import pit_si_snr, si_snr
+
+
+@pytest.fixture(scope="module")
+def model():
+    return UnifiedSeparation.from_pretrained()
+
+
+@pytest.fixture(scope="module")
+def mixtures(corpora, tmp_path_factory):
+    """24 noisy mixtures of 4 s of speakers and noise recordings that are in no training."""
+    folders = corpora / "LibriSpeech" / "test-clean", corpora / "wham_noise" / "tt"
+    options = {"speed_factors": None, "mixtures_per_epoch": 24, "workers": 1}
+    dataset = DynamicMixingDataset(*folders, tmp_path_factory.mktemp("index"), training_signal_len=32000, **options)
+    return [dataset[(1, index, 32000)] for index in range(24)]
+
+
+def test_it_is_small_and_holds_nothing_to_execute():
+    assert {path.name for path in SHIPPED.iterdir()} == {"README.md", "config.json", "model.safetensors"}
+    assert sum(path.stat().st_size for path in SHIPPED.iterdir()) <= 10e6
+
+
+def test_its_card_names_data_licences_results_and_limits():
+    card = ModelCard.load(SHIPPED / "README.md")
+    assert {result.metric_type for result in card.data.eval_results} >= {"si_snri", "sdri", "stoi"}
+    for word in ("LibriSpeech", "CC BY 4.0", "Pixabay", "## Limits", "## Training"):
+        assert word in card.content
+
+
+def test_it_separates_people_it_never_heard(model, mixtures):
+    gains = []
+    for item in mixtures:
+        mixture, sources = torch.from_numpy(item["mixture"]), torch.from_numpy(item["sources"])
+        separated = -pit_si_snr(model.separate_batch(mixture[None]), sources[None])[0]
+        gains.append(float(separated - si_snr(mixture, sources.T).mean()))
+    assert np.mean(gains) > 4.5
+    assert np.mean(np.array(gains) > 0) > 0.9
+
+
+def test_long_silence_and_noise_alone_stay_finite(model):
+    for signal in (torch.zeros(1, 16000), 0.1 * torch.randn(1, 16000)):
+        assert model.separate_batch(signal).isfinite().all()
