@@ -18,4 +18,6 @@ train() {
 }
 train tfdprnn-separation
 train tfdprnn-unified-gm --pretrained "$output/tfdprnn-separation"
-unified-sess export "$output/tfdprnn-unified-gm" "$repository/unified_sess/models/default" --half --plain
+default=$repository/unified_sess/models/default
+unified-sess export "$output/tfdprnn-unified-gm" "$default" --half --plain
+cat "$repository/recipes/Mini/default_card.md" >> "$default/README.md"
