@@ -55,6 +55,19 @@ def test_every_row_starts_as_the_trained_separator(recipe, trained, name, tmp_pa
     assert torch.allclose(found, expected, atol=1e-4 * float(expected.abs().max()))
 
 
+def test_an_exported_separator_is_the_same_start(recipe, trained, tmp_path):
+    from warm_start import write_warm_start
+
+    from unified_sess.inference.export import export
+
+    export(trained[0], tmp_path / "model", half=False, plain=True)
+    for name, folder in (("results", trained[0]), ("export", tmp_path / "model")):
+        write_warm_start(folder, tmp_path / name)
+    for module in ("encoder", "masknet", "decoder"):
+        first, second = (torch.load(tmp_path / name / f"{module}.ckpt") for name in ("results", "export"))
+        assert first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
+
+
 def test_three_speakers_start_with_the_mean_as_the_third(recipe, trained, tmp_path):
     from ablation_rows import EXPERIMENT
     from warm_start import write_warm_start

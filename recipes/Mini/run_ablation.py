@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The ablation on Mini: train and test every row of `ablation_rows.py`, then write the table and its pictures.
 
-    python recipes/Mini/run_ablation.py --data data/mini --warm-start results/Mini/tfdprnn-separation/1234
+    python recipes/Mini/run_ablation.py --data data/mini --warm-start recipes/Mini/separator
 
 Rows see the same mixtures in the same order, start from the same weights and take as many steps. A stopped run goes on
 with the same command. Options after `--` go to train.py, for all rows: `-- --number_of_epochs 2 --precision bf16`.
@@ -35,7 +35,7 @@ def main(arguments=None):
     """Run what is missing, then write the table of what is there."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, type=Path, help="folder of Mini: Libri2Mix and Libri3Mix")
-    parser.add_argument("--warm-start", type=Path, help="results of tfdprnn-separation.yaml; default: from scratch")
+    parser.add_argument("--warm-start", type=Path, help="results of tfdprnn-separation.yaml or their export; default: from scratch")
     parser.add_argument("--output", type=Path, default=Path("results/Mini/ablation"))
     parser.add_argument("--rows", nargs="+", choices=list(ROWS), metavar="ROW", help=f"of {', '.join(ROWS)}")
     parser.add_argument("--seeds", nargs="+", type=int, help="only these of each row's seeds")

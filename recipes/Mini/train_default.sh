@@ -17,6 +17,7 @@ train() {
         --batch_size 2 --precision bf16 --output_folder "$output/$experiment" "$@"
 }
 train tfdprnn-separation
+unified-sess export "$output/tfdprnn-separation" "$repository/recipes/Mini/separator" --half --plain
 train tfdprnn-unified-gm --pretrained "$output/tfdprnn-separation"
 default=$repository/unified_sess/models/default
 unified-sess export "$output/tfdprnn-unified-gm" "$default" --half --plain

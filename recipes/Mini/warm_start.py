@@ -7,7 +7,8 @@ import torch
 
 from unified_sess.errors import UserError
 from unified_sess.files import atomic_path
-from unified_sess.inference.results_folder import load_results
+from unified_sess.inference.model_files import load_model
+from unified_sess.inference.results_folder import is_results_folder, load_results
 from unified_sess.pretrained import SEPARATOR_MODULES
 
 LAYER = re.compile(r"layers\.(\d+)\.(.*)")
@@ -19,7 +20,7 @@ def write_warm_start(results, folder, layers=None, speakers=2):
     Arguments
     ---------
     results : str or Path
-        Output folder of a training of `tfdprnn-separation.yaml`, of two speakers.
+        Output folder of a training of `tfdprnn-separation.yaml`, of two speakers, or what `unified-sess export` made of it.
     folder : str or Path
         Gets `encoder.ckpt`, `masknet.ckpt` and `decoder.ckpt`; without an enhancer, which then starts as an identity.
     layers : int
@@ -36,7 +37,7 @@ def write_warm_start(results, folder, layers=None, speakers=2):
     UserError
         Naming what is missing, corrupt or of another network.
     """
-    _, modules = load_results(results)
+    _, modules = load_results(results) if is_results_folder(results) else load_model(results)
     states = {name: modules[name].state_dict() for name in SEPARATOR_MODULES}
     masknet = states["masknet"]
     if "masks.weight" not in masknet:
