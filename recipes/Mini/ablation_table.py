@@ -140,6 +140,7 @@ def difference_figure(table):
         style = {"color": BLUE if row.seeds > 1 else GREY, "marker": "o", "capsize": 3}
         ax.errorbar(row.difference, place, xerr=[[row.difference - row.low], [row.high - row.difference]], **style)
     ax.set_yticks(range(len(table)), table["row"], fontsize=8)
+    ax.set_ylim(-0.6, max(len(table), 1) - 0.4)
     ax.axvline(0, color=ORANGE, linewidth=1)
     ax.set_xlabel("SI-SNRi minus that of separation-only (dB), 95 % interval; grey: one seed")
     return figure
