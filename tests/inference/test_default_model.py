@@ -47,6 +47,12 @@ def test_it_separates_people_it_never_heard(model, mixtures):
     assert np.mean(np.array(gains) > 0) > 0.9
 
 
+def test_its_sources_have_the_polarity_of_the_mixture(model, mixtures):
+    for item in mixtures:
+        mixture = torch.from_numpy(item["mixture"])
+        assert (model.separate_batch(mixture[None])[0].T @ mixture > 0).all()
+
+
 def test_long_silence_and_noise_alone_stay_finite(model):
     for signal in (torch.zeros(1, 16000), 0.1 * torch.randn(1, 16000)):
         assert model.separate_batch(signal).isfinite().all()

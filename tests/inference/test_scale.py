@@ -19,7 +19,7 @@ def test_factor_is_the_least_squares_solution(signals):
     scale = MixtureScale()
     scale.add(mixture, sources)
     expected = np.linalg.lstsq(sources.sum(1, dtype=float)[:, None], mixture.astype(float), rcond=None)[0].item()
-    assert scale.factor == pytest.approx(expected, rel=1e-6)
+    assert scale.factors == pytest.approx(3 * [expected], rel=1e-6)
 
 
 def test_blocks_give_the_factor_of_the_whole(signals):
@@ -28,7 +28,7 @@ def test_blocks_give_the_factor_of_the_whole(signals):
     whole.add(mixture, sources)
     for start in range(0, 1000, 77):
         blocks.add(mixture[start : start + 77], sources[start : start + 77])
-    assert blocks.factor == pytest.approx(whole.factor, rel=1e-6)
+    assert blocks.factors == pytest.approx(whole.factors, rel=1e-6)
 
 
 @pytest.mark.parametrize("gain", [1e-6, 3.0, 1e6])
@@ -37,7 +37,7 @@ def test_loudness_of_the_network_does_not_matter(signals, gain):
     scales = MixtureScale(), MixtureScale()
     scales[0].add(mixture, sources)
     scales[1].add(mixture, sources * np.float32(gain))
-    assert scales[1].factor * gain == pytest.approx(scales[0].factor, rel=1e-4)
+    assert scales[1].factors * gain == pytest.approx(scales[0].factors, rel=1e-4)
 
 
 @pytest.mark.parametrize("silent", ["mixture", "sources", "both", "nothing added"])
@@ -47,4 +47,12 @@ def test_silence_keeps_the_scale(silent):
         scale.add(
             np.full(9, silent == "sources", np.float32), np.full((9, 2), silent == "mixture", np.float32)
         )
-    assert scale.factor == 1.0
+    assert np.all(scale.factors == 1.0)
+
+
+def test_a_source_of_the_wrong_polarity_is_turned_over(signals):
+    mixture, sources = signals
+    scales = MixtureScale(), MixtureScale()
+    scales[0].add(mixture, sources)
+    scales[1].add(mixture, sources * np.float32([1, -1, 1]))
+    assert scales[1].factors == pytest.approx(scales[0].factors * [1, -1, 1], rel=1e-6)

@@ -61,7 +61,7 @@ def mixture_scale(mixture, estimates):
 
     scale = MixtureScale()
     scale.add(np.asarray(mixture, "f8"), np.asarray(estimates, "f8"))
-    return np.asarray(estimates) * scale.factor
+    return np.asarray(estimates) * scale.factors
 
 
 def silent(signal):

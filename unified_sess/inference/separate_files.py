@@ -232,8 +232,8 @@ def _separate_to_spool(model, recording, spool, options, stop):
             if options.enhanced:
                 scales[1].add(mix, sources[:, model.num_spks :])
             spool.write(sources)
-    factors = [scales[0].factor] * model.num_spks + [scales[1].factor] * options.enhanced
-    return np.array(factors, np.float32)
+    factors = [np.broadcast_to(scales[0].factors, model.num_spks), np.broadcast_to(scales[1].factors, int(options.enhanced))]
+    return np.concatenate(factors).astype(np.float32)
 
 
 def _take(pieces, count):

@@ -156,7 +156,7 @@ class UnifiedSeparation(Pretrained, PyTorchModelHubMixin, library_name="unified_
         sources = np.concatenate(sources) if sources else np.zeros((0, self.num_spks), np.float32)
         scale = MixtureScale()
         scale.add(np.concatenate([np.zeros(0, np.float32), *pieces]), sources)
-        return torch.from_numpy(sources * np.float32(scale.factor)).unsqueeze(0)
+        return torch.from_numpy(sources * scale.factors.astype(np.float32)).unsqueeze(0)
 
     def _checked(self, mix):
         if mix.dim() != 2:
