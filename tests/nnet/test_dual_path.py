@@ -144,3 +144,12 @@ def test_mixed_precision_stays_near():
         masks.float().sum().backward()
     assert (masks.float() - network(x)).norm() < 0.05 * network(x).norm()
     assert all(p.grad.isfinite().all() for p in network.parameters() if p.grad is not None)
+
+
+def test_a_transformer_block_trains_in_double_precision():
+    from unified_sess.nnet.transformer import SBTransformerBlock
+
+    block = SBTransformerBlock(num_layers=1, d_model=16, nhead=2, d_ffn=32).double()
+    output = block(torch.randn(2, 9, 16, dtype=torch.float64))
+    output.square().sum().backward()
+    assert output.dtype is torch.float64

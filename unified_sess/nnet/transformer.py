@@ -71,7 +71,8 @@ def _attend(attention, qkv, shape):
     batch, frames, _ = shape
     query, key, value = (y.view(batch, frames, attention.num_heads, -1).transpose(1, 2) for y in qkv)
     dropout = attention.dropout if attention.training else 0.0
-    if query.device.type == "cpu" and query.requires_grad:  # the backward pass of its bf16 kernel takes 1.8 times as long
+    if query.device.type == "cpu" and query.dtype is torch.bfloat16 and query.requires_grad:
+        # The backward pass of the CPU's bf16 kernel takes longer than that of its fp32 kernel.
         with torch.autocast("cpu", enabled=False):
             y = F.scaled_dot_product_attention(query.float(), key.float(), value.float(), dropout_p=dropout)
     else:
