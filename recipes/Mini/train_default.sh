@@ -1,6 +1,6 @@
 #!/bin/sh
 # Trains the model that ships with the package again: the separator alone, then the same behind an enhancer with gradient
-# modulation. Goes on after a stop; about 2 hours on two cores that know bf16 (AMX).
+# modulation. Goes on after a stop; quick only on processors that know bf16 (AMX).
 #
 #     sh recipes/Mini/train_default.sh MINI SPEECH NOISE [OUTPUT]
 #
