@@ -1,6 +1,7 @@
 """Properties of gradient modulation over gradients of every kind, and agreement with NumPy and TorchJD."""
 
 import ast
+import importlib
 import sys
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
-from unified_sess import gradient_modulation
+from unified_sess import flat_gradients, gradient_modulation
 from unified_sess.gradient_modulation import GRANULARITIES, RULES, GradientModulation, ModulationError
 
 SHAPES = [(), (1,), (3,), (5, 7), (1023,), (1024,), (1025,), (16, 1, 64), (4, 0), (70, 90)]
@@ -310,9 +311,9 @@ def test_saved_gradient_is_not_overwritten_by_the_second_pass():
     weight = torch.nn.Parameter(torch.tensor([1.0, 1.0]))
     (weight * torch.tensor([-1.0, 1.0])).sum().backward()
     se = [weight.grad]
-    pair_ = gradient_modulation._FlatPair  # both are copied at once, whatever the caller's buffers do afterwards
-    layout = gradient_modulation._Layout(se, ["w"], None, with_modules=False)
-    kept = pair_(layout, se, [torch.tensor([1.0, 0.0])])
+    layout = flat_gradients.Layout(se, ["w"], None, with_modules=False)
+    # Both are copied at once, whatever the caller's buffers do afterwards.
+    kept = flat_gradients.FlatPair(layout, se, [torch.tensor([1.0, 0.0])])
     weight.grad.zero_()
     assert kept.se.flatten()[:2].tolist() == [-1, 1]
 
@@ -360,7 +361,15 @@ def test_module_granularity_needs_names():
 
 
 def test_imports_torch_only():
-    tree = ast.parse(Path(gradient_modulation.__file__).read_text(encoding="utf-8"))
-    imported = {a.name.split(".")[0] for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}
-    imported |= {n.module.split(".")[0] for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
-    assert imported - sys.stdlib_module_names == {"torch"}
+    waiting, seen, others = [gradient_modulation.__name__], set(), set()
+    while waiting:
+        name = waiting.pop()
+        seen.add(name)
+        tree = ast.parse(Path(importlib.import_module(name).__file__).read_text(encoding="utf-8"))
+        imported = {a.name for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}
+        imported |= {n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
+        ours = {name for name in imported if name.startswith("unified_sess")}
+        waiting += ours - seen
+        others |= {name.split(".")[0] for name in imported - ours}
+    assert len(seen) > 1
+    assert others - sys.stdlib_module_names == {"torch"}

@@ -5,18 +5,13 @@ and gives the 2 x 2 coefficients of G_SE' and G_SS'. All groups are handled at o
 large kernels a step, and the device never waits for the host. Imports torch only.
 """
 
-import ast
-import importlib
-
 import torch
 
-GRANULARITIES = ("tensor", "module", "global")
+from unified_sess.flat_gradients import GRANULARITIES, FlatPair, Layout, groups_of, quotient
+from unified_sess.rule_description import ModulationError, name_and_arguments
+from unified_sess.torchjd_rule import TorchJDRule
+
 COLUMNS = ("conflict_rate", "cosine", "se_norm", "ss_norm")
-_ROW = 1024  # every tensor starts at a multiple of it in the flat buffer, so that a row belongs to one tensor
-
-
-class ModulationError(ValueError):
-    """A rule or granularity that does not exist or cannot be used; the message names the way out."""
 
 
 class Sum:
@@ -32,7 +27,7 @@ class OneSidedProjection(Sum):
 
     def __call__(self, se, dot, ss):
         (one, _), (zero, _) = super().__call__(se, dot, ss)
-        return (one, -_quotient(dot.clamp(max=0), ss)), (zero, one)
+        return (one, -quotient(dot.clamp(max=0), ss)), (zero, one)
 
 
 class PCGrad(OneSidedProjection):
@@ -40,7 +35,7 @@ class PCGrad(OneSidedProjection):
 
     def __call__(self, se, dot, ss):
         to_se, (_, one) = super().__call__(se, dot, ss)
-        return to_se, (-_quotient(dot.clamp(max=0), se), one)
+        return to_se, (-quotient(dot.clamp(max=0), se), one)
 
 
 class Remedy(OneSidedProjection):
@@ -72,12 +67,12 @@ class Remedy(OneSidedProjection):
     def __call__(self, se, dot, ss):
         (one, projection), (zero, _) = super().__call__(se, dot, ss)
         conflict = (dot < 0) & (ss > 0)
-        cosine = _quotient(dot, se.sqrt() * ss.sqrt()).clamp(-1, 1)
+        cosine = quotient(dot, se.sqrt() * ss.sqrt()).clamp(-1, 1)
         sine = (1 - cosine.square()).sqrt()
         # ||P|| = ||G_SE|| sin, so the push is sin * G_SS.
         push = torch.where(conflict, sine, zero)
         norm = torch.where(conflict, sine * (se + ss).sqrt(), se.sqrt())
-        new_cosine = torch.where(conflict, _quotient(sine * ss.sqrt(), norm), cosine)
+        new_cosine = torch.where(conflict, quotient(sine * ss.sqrt(), norm), cosine)
         rescale = (norm > self.threshold * ss.sqrt()) & (new_cosine != 0)
         compress = torch.where(rescale, new_cosine, one)
         stretch = torch.where(rescale, 1 / new_cosine.clamp(min=1e-6), one)
@@ -125,7 +120,7 @@ class GradientModulation:
         self.rule, self.granularity = str(rule), granularity
         self.aggregator, self.coefficients = None, None
         if self.rule.startswith("torchjd:"):
-            self.aggregator = _TorchJD(self.rule)
+            self.aggregator = TorchJDRule(self.rule)
         else:
             self.coefficients = _rule(self.rule)
         self.module_of = module_of or (lambda name: name.rpartition(".")[0] or name)
@@ -196,7 +191,7 @@ class GradientModulation:
         rows = []
         for level in ("tensor", "module"):
             sums = self._sums.get(level, torch.zeros(0, 6)).tolist()
-            names = _groups(self.names or [str(i) for i in range(len(sums))], level, self.module_of)[0]
+            names = groups_of(self.names or [str(i) for i in range(len(sums))], level, self.module_of)[0]
             rows += [{"level": level, "name": name} | _means(row) for name, row in zip(names, sums)]
         return rows
 
@@ -224,8 +219,8 @@ class GradientModulation:
             return None
         key = tuple(None if g is None else (g.shape, g.dtype, g.device) for g in either)
         if key not in self._layouts:
-            self._layouts[key] = _Layout(either, names, self.module_of, with_modules=self.names is not None)
-        pair = _FlatPair(self._layouts[key], se_grads, ss_grads)
+            self._layouts[key] = Layout(either, names, self.module_of, with_modules=self.names is not None)
+        pair = FlatPair(self._layouts[key], se_grads, ss_grads)
         new = {level: _measures(*pair.grams[level], 1.0 if scale is None else scale) for level in pair.grams}
         new["nonfinite"] = (~pair.finite).sum().double()
         for name, value in new.items():
@@ -238,146 +233,8 @@ class GradientModulation:
         return tuple(tuple(c[index] for c in row) for row in self.coefficients(*gram))
 
 
-class _Layout:
-    """Where each gradient lies in a flat buffer `[rows, 1024]`, and the groups; made once for a list of shapes."""
-
-    def __init__(self, tensors, names, module_of, with_modules):
-        self.tensors = [None if t is None else (t.shape, t.dtype) for t in tensors]
-        sizes = [0 if t is None else t.numel() for t in tensors]
-        rows = [-(-size // _ROW) for size in sizes]
-        self.starts = [sum(rows[:i]) * _ROW for i in range(len(rows))]
-        self.rows = sum(rows)
-        first = next(t for t in tensors if t is not None)
-        self.device = first.device
-        self.dtype = torch.float64 if any(t is not None and t.dtype == torch.float64 for t in tensors) else torch.float32
-        self.lengths = torch.tensor(rows, device=self.device)
-        self.row_of = torch.repeat_interleave(torch.arange(len(rows)), torch.tensor(rows)).to(self.device)
-        self.used = torch.tensor([t is not None for t in tensors], device=self.device)
-        self.members, self.index, self.membership = {}, {}, {}
-        for level in GRANULARITIES if with_modules else ("tensor", "global"):
-            groups, members = _groups(names, level, module_of)
-            self.members[level] = members
-            self.index[level] = torch.tensor(members, device=self.device)
-            ones = torch.nn.functional.one_hot(torch.tensor(members), len(groups)).double()
-            self.membership[level] = None if level == "tensor" else ones.to(self.device)
-
-    def views(self, buffer):
-        """The flat buffer as tensors of the parameters' shapes; None for a parameter that neither task uses."""
-        flat = buffer.view(-1)
-        spans = zip(self.starts, self.tensors)
-        return [None if t is None else flat[start : start + t[0].numel()].view(t[0]) for start, t in spans]
-
-    def flatten(self, gradients):
-        """Gradients to a new buffer, zeros where there is none."""
-        buffer = torch.zeros(self.rows, _ROW, dtype=self.dtype, device=self.device)
-        pairs = [(view, g.detach()) for view, g in zip(self.views(buffer), gradients) if g is not None]
-        if pairs:
-            torch._foreach_copy_(*map(list, zip(*pairs)))
-        return buffer
-
-    def reduce(self, of_rows, how):
-        """Numbers of the rows `[rows]` to those of the tensors `[tensors]`, added in a fixed order."""
-        return torch.segment_reduce(of_rows, how, lengths=self.lengths, initial=0, unsafe=True)
-
-
-class _FlatPair:
-    """Both gradients, each tensor scaled by a power of two to a largest value in [1, 2), and their products.
-
-    grams : level to (`[3, groups]` of ||G_SE||^2, <G_SE, G_SS>, ||G_SS||^2 in float64, `[groups]` whether measured)
-        A tensor that is not finite counts as zero, so it does not reach the others of its group.
-    """
-
-    def __init__(self, layout, se_grads, ss_grads):
-        self.layout = layout
-        self.se, self.se_unit, se_finite = self._scaled(se_grads)
-        self.ss, self.ss_unit, ss_finite = self._scaled(ss_grads)
-        self.finite = se_finite & ss_finite
-        reduce = layout.reduce
-        se = reduce(torch.linalg.vector_norm(self.se, dim=1).double().square(), "sum") * self.se_unit.square()
-        ss = reduce(torch.linalg.vector_norm(self.ss, dim=1).double().square(), "sum") * self.ss_unit.square()
-        dot = reduce(torch.linalg.vecdot(self.se, self.ss).double(), "sum") * self.se_unit * self.ss_unit
-        gram = torch.where(self.finite, torch.stack([se, dot, ss]), 0)
-        seen = self.finite & layout.used
-        self.grams = {}
-        for level, membership in layout.membership.items():
-            # A product with a 0-1 matrix: index_add_ adds in any order on a GPU, and ranks must decide alike.
-            grouped = (gram, seen) if membership is None else (gram @ membership, seen.double() @ membership > 0)
-            self.grams[level] = grouped
-
-    def _scaled(self, gradients):
-        buffer = self.layout.flatten(gradients)
-        largest = torch.maximum(buffer.amax(1), -buffer.amin(1))  # the norm of order inf is ten times as slow on a CPU
-        largest = self.layout.reduce(torch.where(largest.isfinite(), largest, float("inf")), "max")
-        finite = largest.isfinite()
-        exponent = torch.frexp(torch.where(finite & (largest > 0), largest, 1)).exponent - 1
-        exponent = exponent.clamp(min=-126 if buffer.dtype == torch.float32 else -1022)  # its inverse must exist too
-        unit = torch.ldexp(torch.ones_like(exponent, dtype=torch.float64), exponent)
-        return buffer.mul_(self._rows(1 / unit)), unit, finite
-
-    def _rows(self, of_tensors):
-        return of_tensors.to(self.layout.dtype)[self.layout.row_of].unsqueeze(1)
-
-    def combine(self, a, b, last=False):
-        """a * G_SE + b * G_SS of every tensor; `a` and `b` are `[tensors]`. The last time, G_SE's buffer is used up."""
-        # b alone may overflow float32 (1e18 against 1e-20), b times the unit of G_SS does not.
-        buffer = (self.se if last else self.se.clone()).mul_(self._rows(a * self.se_unit))
-        buffer.addcmul_(self.ss, self._rows(b * self.ss_unit))
-        spans = zip(self.layout.views(buffer), self.layout.tensors)
-        return [None if view is None else view.to(t[1]) for view, t in spans]
-
-
-class _TorchJD:
-    """An aggregator of TorchJD for each group, called with its two-row Jacobian matrix (SE, SS)."""
-
-    def __init__(self, rule):
-        try:
-            module = importlib.import_module("torchjd.aggregation")
-        except ImportError as error:
-            raise ModulationError(f"{rule} needs TorchJD: pip install 'unified_sess[torchjd]'") from error
-        self.name, arguments = _name_and_arguments(rule.partition(":")[2], "torchjd:CAGrad(c=0.4)")
-        base = module.Aggregator
-        known = {n: c for n, c in vars(module).items() if isinstance(c, type) and issubclass(c, base) and c is not base}
-        if self.name not in known:
-            raise ModulationError(f"TorchJD has no aggregator {self.name!r}: choose {', '.join(sorted(known))}")
-        self.make = lambda: known[self.name](**arguments)
-        try:
-            self.make()
-        except ImportError as error:
-            raise ModulationError(f"{rule}: {error}") from error
-        except (TypeError, ValueError) as error:
-            raise ModulationError(f"{rule} needs other arguments, torchjd:{self.name}(...): {error}") from error
-        self.aggregators, self.calls = {}, 0
-
-    def __call__(self, se_grads, ss_grads, members):
-        merged = [None] * len(members)
-        groups = {}
-        for i, (group, se, ss) in enumerate(zip(members, se_grads, ss_grads)):
-            if se is not None or ss is not None:
-                groups.setdefault(group, []).append(
-                    (i, torch.zeros_like(ss) if se is None else se, torch.zeros_like(se) if ss is None else ss)
-                )
-        device = next(iter(groups.values()))[0][1].device
-        # Ranks hold different random states, and random aggregators must decide alike on all.
-        with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.no_grad():
-            torch.manual_seed(self.calls)
-            for group, tensors in groups.items():
-                matrix = torch.stack([torch.cat([t[row].flatten() for t in tensors]) for row in (1, 2)])
-                parts = self._aggregate(group, matrix).split([t[1].numel() for t in tensors])
-                for (i, se, _), part in zip(tensors, parts):
-                    merged[i] = part.view_as(se)
-        self.calls += 1
-        return merged
-
-    def _aggregate(self, group, matrix):
-        if not matrix.isfinite().all():  # many solvers raise on it; the sum is not finite either, so the step is skipped
-            return matrix.sum(0)
-        if group not in self.aggregators:
-            self.aggregators[group] = self.make().to(matrix.device)
-        return self.aggregators[group](matrix)
-
-
 def _rule(description):
-    name, arguments = _name_and_arguments(description, "remedy(K=5)")
+    name, arguments = name_and_arguments(description, "remedy(K=5)")
     if name not in RULES:
         choices = f"{', '.join(RULES)} or torchjd:NAME"
         raise ModulationError(f"gradient modulation {description!r} is unknown: choose {choices}")
@@ -388,37 +245,11 @@ def _rule(description):
         raise ModulationError(f"gradient modulation {description!r}: {name} takes {takes} ({error})") from error
 
 
-def _name_and_arguments(description, example):
-    """`NAME` or `NAME(argument=value, ...)`, taken apart."""
-    if "(" not in description:
-        return description, {}
-    try:
-        call = ast.parse(description, mode="eval").body
-        if call.args:
-            raise ValueError
-        return call.func.id, {k.arg: ast.literal_eval(k.value) for k in call.keywords}
-    except (SyntaxError, ValueError, AttributeError) as error:
-        raise ModulationError(f"gradient modulation {description!r} is not like {example}") from error
-
-
-def _groups(names, level, module_of):
-    """Names of the groups of a level, and the number of the group of each tensor."""
-    if level == "tensor":
-        return list(names), list(range(len(names)))
-    modules = [module_of(name) if level == "module" else "all" for name in names]
-    groups = list(dict.fromkeys(modules))
-    return groups, [groups.index(m) for m in modules]
-
-
-def _quotient(x, y):
-    return torch.where(y > 0, x / y, 0)
-
-
 def _measures(gram, seen, scale):
     """`[groups, 6]`: compared, in conflict, cosine, ||G_SE||, ||G_SS||, seen."""
     se, dot, ss = gram
     compared = (se > 0) & (ss > 0)
-    cosine = _quotient(dot, se.sqrt() * ss.sqrt())
+    cosine = quotient(dot, se.sqrt() * ss.sqrt())
     norms = [se.sqrt() / scale, ss.sqrt() / scale]
     return torch.stack([compared.double(), (dot < 0).double(), cosine, *norms, seen.double()], dim=1)
 
