@@ -30,6 +30,19 @@ def test_a_wave_is_where_its_frequency_is():
     assert int((real**2 + imaginary**2).mean(2).argmax()) == 1000 * 256 // 8000
 
 
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("num_spks", [1, 3])
+def test_sources_start_with_the_polarity_of_the_mixture(seed, num_spks):
+    """Regression: SI-SNR is blind to it, so a source that started opposed stayed so through a whole training."""
+    torch.manual_seed(seed)
+    encoder, decoder = SpectralEncoder(256, 128), SpectralDecoder(256, 128)
+    mixture = torch.randn(1, 4000)
+    features = encoder(mixture)
+    for mask in TimeFrequencyNet(num_layers=1, num_spks=num_spks, pooling=2)(features):
+        source = decoder(mask * features)[0, :4000]
+        assert torch.nn.functional.cosine_similarity(source, mixture[0], dim=0) > 0.5
+
+
 @pytest.mark.parametrize("factor", [1e-3, 30.0])
 def test_masks_do_not_depend_on_loudness(factor):
     network, features = TimeFrequencyNet(channels=8, hidden=8, num_layers=1), torch.randn(2, 258, 20)

@@ -130,6 +130,8 @@ class TimeFrequencyNet(nn.Module):
             for _ in range(num_layers)
         )
         self.masks = nn.ConvTranspose2d(channels, 2 * num_spks, **grid)
+        # Sources start as the mixture, each with its polarity: SI-SNR does not see it, and it stays as it starts.
+        nn.init.ones_(self.masks.bias)
 
     def forward(self, features):
         """Returns masks `[masks, batch, 2 * frequencies, frames]` for features `[batch, 2 * frequencies, frames]`."""
