@@ -8,8 +8,10 @@ from speechbrain.lobes.models import conv_tasnet
 
 from tests.inference.results import make_results, trees
 from tests.networks import random_batch, tiny_modules
+from unified_sess import pretrained
 from unified_sess.errors import UserError
-from unified_sess.inference.export import WIRING
+from unified_sess.inference import UnifiedSeparation
+from unified_sess.inference.export import WIRING, export
 from unified_sess.inference.module_tree import build
 from unified_sess.losses import utterance_losses
 from unified_sess.network import SHARED_MODULES, NoEnhancer, separate
@@ -112,6 +114,7 @@ def test_a_hub_id_goes_through_speechbrain(folder, unified, monkeypatch):
         return fetch(source=str(folder), **kwargs)
 
     monkeypatch.setattr(SepformerSeparation, "from_hparams", from_hparams)
+    monkeypatch.setattr(pretrained, "find_model", lambda source: folder)  # the hub's repository has no config.json
     load_pretrained(modules, "someone/some-model", 8000)
     mixture = torch.randn(1, 900)
     torch.testing.assert_close(separate(modules, mixture).sources, separate(source, mixture).sources)
@@ -151,6 +154,24 @@ def test_the_best_checkpoint_of_a_training_is_taken(tmp_path):
         load_pretrained(modules, str(tmp_path / "results"), 16000)
 
 
+@pytest.mark.parametrize("from_the_hub", [False, True])
+def test_a_model_that_executes_nothing_is_taken(tmp_path, monkeypatch, from_the_hub):
+    """Regression: of what `export --plain` writes, only `config.json` and `model.safetensors`, nothing was read."""
+    make_results(tmp_path / "results", "none")
+    folder = tmp_path / "model"
+    export(tmp_path / "results", folder, plain=True)
+    source = str(folder)
+    if from_the_hub:
+        source = "someone/some-model"
+        monkeypatch.setattr(pretrained, "find_model", {source: folder}.get)
+    modules = {name: build(tree, name) for name, tree in trees("convtasnet").items()}
+    load_pretrained(modules, source, 8000)
+    mixture, expected = torch.randn(1, 900), UnifiedSeparation.from_pretrained(folder, device="cpu")
+    torch.testing.assert_close(separate(modules, mixture).sources, expected.separate_batch(mixture))
+    with pytest.raises(UserError, match="works at 8000 Hz"):
+        load_pretrained(modules, source, 16000)
+
+
 def test_an_enhancer_on_a_spectrogram_starts_as_an_identity_and_learns():
     enhancer = TimeFrequencyNet(33, channels=4, hidden=4, num_layers=1, num_spks=1)
     start_as_identity(enhancer)
@@ -177,13 +198,14 @@ def test_what_does_not_fit_is_one_line(folder):
         assert "\n" not in str(caught.value)
 
     line("works at 8000 Hz but sample_rate is 16000", rate=16000)
-    line("masknet.*key", backbone="dprnn")
-    line(r"masknet: conv2d\.weight is \(16, 8, 1, 1\) where the network has \(24, 8, 1, 1\)", num_spks=3)
-    line("encoder: conv1d.weight is", channels=16)
+    line("masknet (lacks|has unexpected) weights .*--network", backbone="dprnn")
+    shapes = r"\[16, 8, 1, 1\] where the network has \[24, 8, 1, 1\]"
+    line(rf"masknet: weights 'conv2d\.weight' have the shape {shapes}: .*num_spks", num_spks=3)
+    line(r"encoder: weights 'conv1d\.weight' have the shape", channels=16)
     data = (folder / "masknet.ckpt").read_bytes()
     (folder / "masknet.ckpt").write_bytes(data[: len(data) // 2])
-    line("cannot read .*masknet.ckpt as weights")
+    line("masknet.ckpt is corrupt")
     torch.save({"masknet": {"weight": torch.zeros(1)}}, folder / "masknet.ckpt")
-    line("masknet.ckpt holds no state dictionary")
+    line("masknet.ckpt holds no weights")
     (folder / "masknet.ckpt").unlink()
-    line("has no masknet.ckpt")
+    line("masknet.ckpt is missing")

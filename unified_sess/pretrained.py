@@ -1,5 +1,6 @@
 """Start training from a separation model: strict weights, and an enhancer that begins as an identity."""
 
+import contextlib
 import re
 import tempfile
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import torch
 
 from unified_sess.errors import UserError
+from unified_sess.inference.model_files import CONFIG, check_state, find_model, read_checkpoint, read_states
 from unified_sess.inference.results_folder import best_checkpoint, is_results_folder
 from unified_sess.nnet.time_frequency import TimeFrequencyNet
 
@@ -22,7 +24,8 @@ def load_pretrained(modules, source, sample_rate):
         encoder, enhancer, masknet, decoder; filled in place.
     source : str
         Folder of a SpeechBrain separation model (`hyperparams.yaml`, `encoder.ckpt`, `masknet.ckpt`, `decoder.ckpt`)
-        or of one of ours (with `enhancer.ckpt` too), a hub id of either, or the output folder of a training.
+        or one of ours (with `enhancer.ckpt` too, or `config.json` and `model.safetensors`), a hub id of either, or the
+        output folder of a training.
     sample_rate : int
         Rate in Hz of the experiment, which must be the model's.
 
@@ -35,7 +38,8 @@ def load_pretrained(modules, source, sample_rate):
     if rate is not None and int(rate) != int(sample_rate):
         raise UserError(f"{source} works at {rate} Hz but sample_rate is {sample_rate}: give --sample_rate {rate}")
     for name, state in weights.items():
-        _load_strictly(modules[name], state, f"{source}, {name}")
+        check_state(modules[name], state, f"{source}, {name}", "choose the --network and num_spks that it was made with")
+        modules[name].load_state_dict(state)
     if "enhancer" not in weights and any(True for _ in modules["enhancer"].parameters()):
         start_as_identity(modules["enhancer"])
 
@@ -45,28 +49,27 @@ def _weights(source):
     folder = Path(source)
     if not folder.is_dir():
         return _hub_weights(source)
+    if (folder / CONFIG).is_file():
+        return _exported_weights(folder)
     rate = _sample_rate(folder / "hyperparams.yaml")
     if is_results_folder(folder):
         folder = best_checkpoint(folder)
     names = [*SEPARATOR_MODULES, *(["enhancer"] if (folder / "enhancer.ckpt").is_file() else [])]
-    weights = {}
-    for name in names:
-        path = folder / f"{name}.ckpt"
-        if not path.is_file():
-            raise UserError(f"{folder} has no {path.name}: give the folder of a whole separation model or of a training")
-        try:
-            weights[name] = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:  # noqa: BLE001, torch raises many kinds for a broken file
-            reason = str(error).strip().splitlines()[0][:120] if str(error).strip() else type(error).__name__
-            raise UserError(f"cannot read {path} as weights ({reason}): copy it again") from None
-        if not isinstance(weights[name], dict) or not all(map(torch.is_tensor, weights[name].values())):
-            raise UserError(f"{path} holds no state dictionary: give a SpeechBrain checkpoint")
-    return _with_an_enhancer_or_none(weights), rate
+    return _with_an_enhancer_or_none({name: read_checkpoint(folder / f"{name}.ckpt") for name in names}), rate
+
+
+def _exported_weights(folder):
+    config, weights = read_states(folder)
+    return _with_an_enhancer_or_none(weights), config.sample_rate
 
 
 def _hub_weights(source):
     from speechbrain.inference.separation import SepformerSeparation
 
+    with contextlib.suppress(UserError):  # the next call says what is wrong with the source
+        folder = find_model(source)
+        if (folder / CONFIG).is_file():
+            return _exported_weights(folder)
     with tempfile.TemporaryDirectory() as folder:
         try:
             model = SepformerSeparation.from_hparams(source=source, savedir=folder)
@@ -91,22 +94,6 @@ def _sample_rate(hyperparams):
         return None
     found = re.search(r"^sample_rate:\s*(\d+)", hyperparams.read_text(encoding="utf-8", errors="replace"), re.MULTILINE)
     return int(found.group(1)) if found else None
-
-
-def _load_strictly(module, state, where):
-    own = module.state_dict()
-    for problem, keys in (("lacks", own.keys() - state.keys()), ("has the unknown", state.keys() - own.keys())):
-        if keys:
-            raise UserError(
-                f"{where} {problem} key {sorted(keys)[0]} ({len(keys)} in all): choose the --network that it was made with"
-            )
-    for key, value in own.items():
-        if value.shape != state[key].shape:
-            raise UserError(
-                f"{where}: {key} is {tuple(state[key].shape)} where the network has {tuple(value.shape)}: "
-                "choose the --network and num_spks that it was made with"
-            )
-    module.load_state_dict(state)
 
 
 @torch.no_grad()

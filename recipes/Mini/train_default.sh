@@ -2,23 +2,28 @@
 # Trains the model that ships with the package again: the separator alone, then the same behind an enhancer with gradient
 # modulation. Goes on after a stop; quick only on processors that know bf16 (AMX).
 #
-#     sh recipes/Mini/train_default.sh MINI SPEECH NOISE [OUTPUT]
+#     sh recipes/Mini/train_default.sh MINI SPEECH NOISE [OUTPUT [OPTIONS OF train.py]]
 #
 # MINI: what make_mini.py made; SPEECH, NOISE: the training parts, such as LibriSpeech/train-clean-100 and wham_noise/tr.
+# OPTIONS for both trainings, such as --number_of_epochs 1 --mixtures_per_epoch 40, to try it out.
 set -eu
 repository=$(cd "$(dirname "$0")/../.." && pwd)
 mini=$1 speech=$2 noise=$3 output=${4:-results/Mini/default}
+shift 3
+[ $# -eq 0 ] || shift
 export OMP_NUM_THREADS=1 # two processes share two cores
 
 train() {
-    experiment=$1; shift
+    experiment=$1
+    shift
     torchrun --standalone --nproc_per_node 2 "$repository/train.py" "$repository/recipes/Mini/$experiment.yaml" \
         --data_folder "$mini/Libri2Mix" --speech_folder "$speech" --noise_folder "$noise" \
         --batch_size 2 --precision bf16 --output_folder "$output/$experiment" "$@"
 }
-train tfdprnn-separation
+train tfdprnn-separation "$@"
 unified-sess export "$output/tfdprnn-separation" "$repository/recipes/Mini/separator" --half --plain
-train tfdprnn-unified-gm --pretrained "$output/tfdprnn-separation"
+train tfdprnn-unified-gm --pretrained "$output/tfdprnn-separation" \
+    --lr 0.001 --number_of_epochs 9 --mixtures_per_epoch 1600 "$@"
 default=$repository/unified_sess/models/default
 unified-sess export "$output/tfdprnn-unified-gm" "$default" --half --plain
 cat "$repository/recipes/Mini/default_card.md" >> "$default/README.md"

@@ -86,6 +86,20 @@ def load_model(folder):
         Naming the file that is missing, corrupt or of another network.
     """
     folder = Path(folder)
+    config, states = read_states(folder)
+    with torch.device("meta"):  # sizes are compared before a hostile config can take memory
+        for name, module in _build(config, folder).items():
+            check_state(module, states[name], f"{folder / WEIGHTS}: {name}")
+    modules = _build(config, folder)
+    for name, module in modules.items():
+        module.load_state_dict(states[name])
+    check_speakers(modules, config.num_spks, folder / CONFIG)
+    return config, modules
+
+
+def read_states(folder):
+    """The `ModelConfig` of a model folder and the state dicts of its modules by name; raises as `load_model` does."""
+    folder = Path(folder)
     for name in (CONFIG, WEIGHTS):
         if not (folder / name).is_file():
             raise UserError(f"{folder} has no {name}: give a folder made by unified-sess export")
@@ -100,14 +114,7 @@ def load_model(folder):
         if name not in states:
             raise UserError(f"{folder / WEIGHTS} holds {key!r}, which belongs to no module")
         states[name][rest] = tensor
-    with torch.device("meta"):  # sizes are compared before a hostile config can take memory
-        for name, module in _build(config, folder).items():
-            check_state(module, states[name], f"{folder / WEIGHTS}: {name}")
-    modules = _build(config, folder)
-    for name, module in modules.items():
-        module.load_state_dict(states[name])
-    check_speakers(modules, config.num_spks, folder / CONFIG)
-    return config, modules
+    return config, states
 
 
 def _build(config, folder):
@@ -150,25 +157,31 @@ def read_config(path):
 
 def load_checkpoint(module, path):
     """Load a state dict saved by torch into a module; `UserError` where it is missing, corrupt or does not fit."""
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing") from None
-    except Exception as error:  # noqa: BLE001 - a corrupt file can end in almost any exception
-        reason = str(error).splitlines() or [type(error).__name__]
-        raise UserError(f"{path} is corrupt ({reason[0][:100]})") from None
+    state = read_checkpoint(path)
     check_state(module, state, path)
     module.load_state_dict(state)
 
 
-def check_state(module, state, where):
-    """Raise `UserError` naming the first weights of a state dict that do not fit a module."""
+def read_checkpoint(path):
+    """A state dict saved by torch; `UserError` where it is missing, corrupt or something else."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing: give the folder of a whole model or of a training") from None
+    except Exception as error:  # noqa: BLE001 - a corrupt file can end in almost any exception
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:100]
+        raise UserError(f"{path} is corrupt ({reason}): copy or train it again") from None
+    if not isinstance(state, dict) or not all(map(torch.is_tensor, state.values())):
+        raise UserError(f"{path} holds no weights: give a checkpoint of SpeechBrain or of a training")
+    return state
+
+
+def check_state(module, state, where, way_out="of another network?"):
+    """Raise `UserError` naming the first weights of a state dict that do not fit a module, and the way out."""
     own = module.state_dict()
-    if not isinstance(state, dict):
-        raise UserError(f"{where} holds no weights")
     for key in [*own, *state]:
         if key not in state or key not in own:
-            raise UserError(f"{where} {'lacks' if key in own else 'has unexpected'} weights {key!r}: of another network?")
+            raise UserError(f"{where} {'lacks' if key in own else 'has unexpected'} weights {key!r}: {way_out}")
         if own[key].shape != state[key].shape:
             sizes = f"{list(state[key].shape)} where the network has {list(own[key].shape)}"
-            raise UserError(f"{where}: weights {key!r} have the shape {sizes}: of another network?")
+            raise UserError(f"{where}: weights {key!r} have the shape {sizes}: {way_out}")
