@@ -112,6 +112,16 @@ def test_differences_are_paired_by_seed_and_mixture(recipe, tmp_path, monkeypatc
     assert np.isnan(table.loc["separation-only", "difference"]) and table.loc["separation-only", "seeds"] == 3
 
 
+def test_every_row_with_two_losses_is_compared_with_their_sum(recipe):
+    from ablation_rows import ROWS, sum_of
+
+    sums = {name: sum_of(name) for name in ROWS if sum_of(name)}
+    assert sums.pop("unified-gm, lambda 10") == "unified, lambda 10"
+    assert sums.pop("three speakers, unified-gm") == "three speakers, unified"
+    assert {sums[name] for name in ("unified-gm", "pcgrad", "remedy", "unified-gm, granularity global")} == {"unified"}
+    assert not sums.keys() & {"unified", "cascade", "separation-only", "unified, lambda 1", "three speakers, unified"}
+
+
 def test_an_interval_over_seeds_is_as_wide_as_seeds_differ(recipe):
     from ablation_table import two_level_interval
 

@@ -52,3 +52,13 @@ ROWS = {
 def baseline_of(name):
     """Name of the row that a row is compared with."""
     return BASELINE if ROWS[name].speakers == 2 else f"three speakers, {BASELINE}"
+
+
+def sum_of(name):
+    """Name of the row that adds both losses and is the same otherwise; None for rows of one loss and for sums."""
+    row = ROWS[name]
+    weight = {key: value for key, value in row.overrides.items() if key == "enhancement_weight"}
+    if weight.get("enhancement_weight") == 0:
+        return None
+    found = (other for other, r in ROWS.items() if r.overrides == SUM | weight and r.speakers == row.speakers)
+    return next((other for other in found if other != name), None)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from ablation_rows import BASELINE, ROWS, baseline_of
+from ablation_rows import BASELINE, ROWS, baseline_of, sum_of
 
 from unified_sess.errors import UserError
 from unified_sess.evaluation.evaluate import last_conflict_rate
@@ -58,8 +58,9 @@ def ablation_table(runs):
     -------
     table : pandas.DataFrame
         row, seeds, parameters, means over seeds and mixtures (dB), std (of SI-SNRi between seeds), conflict_rate of
-        the last epoch, and the paired difference of SI-SNRi to the baseline over the seeds of both, with its 95 %
-        interval.
+        the last epoch, gradient_ratio (||G_SE|| / ||G_SS|| of the shared parameters, last epoch), and the paired
+        differences of SI-SNRi to the baseline and to the sum of both losses (`sum_...`) over the seeds of both, with
+        their 95 % intervals.
     """
     results = {name: {int(run.name): load_results(run) for run in folders} for name, folders in runs.items()}
     rows = []
@@ -71,11 +72,13 @@ def ablation_table(runs):
         row["std"] = np.std(means["si_snri"], ddof=1) if len(seeds) > 1 else np.nan
         rates = [rate for rate in map(last_conflict_rate, folders) if rate is not None]
         row["conflict_rate"] = np.mean(rates) if rates else np.nan
-        differences = paired_differences(seeds, results.get(baseline_of(name), {})) if name != baseline_of(name) else None
-        row["difference"], row["low"], row["high"] = np.nan, np.nan, np.nan
-        if differences is not None:
-            row["difference"] = differences.mean()
-            row["low"], row["high"] = two_level_interval(differences)
+        ratios = [ratio for ratio in map(gradient_ratio, folders) if ratio is not None]
+        row["gradient_ratio"] = np.mean(ratios) if ratios else np.nan
+        for prefix, other in (("", baseline_of(name)), ("sum_", sum_of(name))):
+            differences = paired_differences(seeds, results.get(other, {})) if other != name else None
+            known = differences is not None
+            row[f"{prefix}difference"] = differences.mean() if known else np.nan
+            row[f"{prefix}low"], row[f"{prefix}high"] = two_level_interval(differences) if known else (np.nan, np.nan)
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -84,6 +87,13 @@ def count_parameters(folder):
     """Parameters of the network of a run."""
     _, modules = load_network(folder)
     return sum(p.numel() for module in modules.values() for p in module.parameters())
+
+
+def gradient_ratio(folder):
+    """||G_SE|| / ||G_SS|| of the shared parameters, means of the last epoch of a run; None where it was not measured."""
+    log = read_train_log(folder / "train_log.txt")
+    lengths = [log[f"train {name}_norm"][-1] if f"train {name}_norm" in log else np.nan for name in ("se", "ss")]
+    return lengths[0] / lengths[1] if np.isfinite(lengths).all() and lengths[1] > 0 else None
 
 
 def paired_differences(results, baseline):
@@ -114,15 +124,18 @@ def two_level_interval(differences, seed=0):
 
 def markdown(table):
     """The table for a README."""
-    lines = ["| row | seeds | parameters | SI-SNRi (dB) | SDRi (dB) | enhanced SI-SNRi (dB) | conflict rate | vs. baseline (dB) |"]
-    lines.append("|---|---|---|---|---|---|---|---|")
+    names = ["row", "seeds", "parameters", "SI-SNRi (dB)", "SDRi (dB)", "enhanced SI-SNRi (dB)", "conflict rate"]
+    names += ["length of SE to SS gradient", "vs. baseline (dB)", "vs. sum (dB)"]
+    lines = [f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
     for row in table.itertuples():
         cells = [row.row, str(row.seeds), f"{row.parameters / 1e6:.2f} M"]
         cells.append(f"{row.si_snri:.2f}" + (f" ± {row.std:.2f}" if np.isfinite(row.std) else ""))
         cells += [f"{row.sdri:.2f}", f"{row.se_si_snri:.2f}" if has_enhancer(row.row) else ""]
         cells.append(f"{100 * row.conflict_rate:.0f} %" if np.isfinite(row.conflict_rate) else "")
-        known = np.isfinite(row.difference)
-        cells.append(f"{row.difference:+.2f} [{row.low:+.2f}, {row.high:+.2f}]" if known else "")
+        cells.append(f"{row.gradient_ratio:.2g}" if np.isfinite(row.gradient_ratio) else "")
+        for difference, *interval in (row.difference, row.low, row.high), (row.sum_difference, row.sum_low, row.sum_high):
+            known = np.isfinite(difference)
+            cells.append("{:+.2f} [{:+.2f}, {:+.2f}]".format(difference, *interval) if known else "")
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -133,16 +146,23 @@ def has_enhancer(name):
 
 
 def difference_figure(table):
-    """Differences to the baseline with their intervals."""
+    """Differences to the baseline and to the sum of both losses, with their intervals."""
+    panels = (("", "separation-only"), ("sum_", "the same with the sum of both losses"))
     table = table[np.isfinite(table["difference"])].iloc[::-1]
-    figure, (ax,) = figure_with_axes(8, 1.2 + 0.32 * max(len(table), 1))
-    for place, row in enumerate(table.itertuples()):
-        style = {"color": BLUE if row.seeds > 1 else GREY, "marker": "o", "capsize": 3}
-        ax.errorbar(row.difference, place, xerr=[[row.difference - row.low], [row.high - row.difference]], **style)
-    ax.set_yticks(range(len(table)), table["row"], fontsize=8)
-    ax.set_ylim(-0.6, max(len(table), 1) - 0.4)
-    ax.axvline(0, color=ORANGE, linewidth=1)
-    ax.set_xlabel("SI-SNRi minus that of separation-only (dB), 95 % interval; grey: one seed")
+    figure, axes = figure_with_axes(11, 1.2 + 0.32 * max(len(table), 1), 2, sharey=True)
+    for ax, (prefix, other) in zip(axes, panels):
+        for place, row in enumerate(table.to_dict("records")):
+            difference, low, high = (row[prefix + name] for name in ("difference", "low", "high"))
+            style = {"color": BLUE if row["seeds"] > 1 else GREY, "marker": "o", "capsize": 3}
+            if np.isfinite(difference):
+                ax.errorbar(difference, place, xerr=[[difference - low], [high - difference]], **style)
+        ax.axvline(0, color=ORANGE, linewidth=1)
+        ax.set_title(f"minus {other}", fontsize=9, loc="left")
+        ax.set_xlabel("difference of SI-SNRi (dB), 95 % interval")
+    axes[0].set_yticks(range(len(table)), table["row"], fontsize=8)
+    axes[0].set_ylim(-0.6, max(len(table), 1) - 0.4)
+    axes[1].plot([], [], "o", color=GREY, label="one seed")
+    axes[1].legend(fontsize=7, frameon=False)
     return figure
 
 
