@@ -13,6 +13,7 @@ import speechbrain as sb
 import torch
 from speechbrain.utils.distributed import ddp_barrier, ddp_init_group, if_main_process
 
+from unified_sess.allocator import keep_freed_memory
 from unified_sess.brain import UnifiedBrain
 from unified_sess.config import Experiment, parse_command_line
 from unified_sess.data.datasets import build_datasets, choose_data_folder
@@ -26,6 +27,8 @@ def main(arguments):
     """Run an experiment, from the command line's arguments to the printed summary."""
     path, run_options, overrides = parse_command_line(arguments)
     start_processes(run_options)
+    if run_options.get("device") == "cpu":
+        keep_freed_memory()
     experiment = Experiment(path, overrides)
     settings = experiment.settings
     output_folder = Path(writable_folder(settings["output_folder"]))
