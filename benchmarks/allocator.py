@@ -1,9 +1,10 @@
-"""What keeping freed memory saves: processor time and peak memory of training steps on a CPU, with and without.
+"""What keeping freed memory saves on a CPU: processor time and peak memory of training steps or separations.
 
     python benchmarks/allocator.py [--network tfdprnn-small] [--batch 4] [--seconds 3] [--precision bf16]
+    python benchmarks/allocator.py --separate --seconds 16
 
-Two processes a repeat, one after the other, of one thread each; medians of user and system time a step (processor time,
-so that work beside it matters little) and of the largest resident memory. Random signals.
+Two processes a repeat, one after the other, of one thread each; medians of user and system time of a step or a batch
+(processor time, so that work beside it matters little) and of the largest resident memory. Random signals.
 """
 
 import argparse
@@ -23,6 +24,7 @@ from unified_sess.allocator import keep_freed_memory
 from unified_sess.gradient_modulation import GradientModulation
 from unified_sess.joint_step import JointStep
 from unified_sess.losses import utterance_losses
+from unified_sess.network import separate
 
 
 def main():
@@ -32,6 +34,7 @@ def main():
     parser.add_argument("--batch", type=int, default=4, help="mixtures a step")
     parser.add_argument("--seconds", type=float, default=3.0, help="length of a mixture at 8 kHz")
     parser.add_argument("--precision", default="bf16", choices=["fp32", "bf16"])
+    parser.add_argument("--separate", action="store_true", help="separate, in fp32, instead of training")
     parser.add_argument("--steps", type=int, default=10, help="steps of a process, the first two are not counted")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--child", choices=["kept", "given back"], help=argparse.SUPPRESS)
@@ -43,8 +46,9 @@ def main():
         for kind, runs in found.items():
             command = [sys.executable, __file__, *sys.argv[1:], "--child", kind]
             runs.append(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1]))
-    print(f"{arguments.network}, {arguments.batch} x {arguments.seconds:g} s, {arguments.precision}, one thread\n")
-    print("| freed memory | user (s a step) | system (s a step) | ratio of the sum | peak (GB) |\n|---|---|---|---|---|")
+    work = "separation" if arguments.separate else f"training in {arguments.precision}"
+    print(f"{arguments.network}, {work}, {arguments.batch} x {arguments.seconds:g} s, one thread\n")
+    print("| freed memory | user (s a batch) | system (s a batch) | ratio of the sum | peak (GB) |\n|---|---|---|---|---|")
     medians = {kind: [statistics.median(column) for column in zip(*runs)] for kind, runs in found.items()}
     for kind, (user, system, peak) in medians.items():
         ratio = sum(medians["given back"][:2]) / (user + system)
@@ -52,27 +56,43 @@ def main():
 
 
 def measure(arguments):
-    """User and system time of a step (s), and the peak of resident memory (GB)."""
+    """User and system time of a batch (s), and the peak of resident memory (GB)."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
     if arguments.child == "kept" and not keep_freed_memory():
         raise SystemExit("this system has no glibc: there is nothing to compare")
     network = load_hyperpyyaml((NETWORKS / f"{arguments.network}.yaml").read_text(encoding="utf-8"))
     modules = {name: network[name] for name in ("encoder", "enhancer", "masknet", "decoder")}
-    joint = JointStep(modules, GradientModulation("gm"))
-    optimizer = torch.optim.Adam(joint.parameters, 1e-5)
-    batch = random_batch(arguments.batch, round(arguments.seconds * 8000))
+    step = (separation if arguments.separate else training)(arguments, modules)
     for number in range(arguments.steps):
         if number == 2:
             start = resource.getrusage(resource.RUSAGE_SELF)
+        step()
+    end = resource.getrusage(resource.RUSAGE_SELF)
+    times = [(getattr(end, name) - getattr(start, name)) / (arguments.steps - 2) for name in ("ru_utime", "ru_stime")]
+    return [*times, end.ru_maxrss * 1024 / 1e9]
+
+
+def training(arguments, modules):
+    """A function that takes a training step with gradient modulation."""
+    joint = JointStep(modules, GradientModulation("gm"))
+    optimizer = torch.optim.Adam(joint.parameters, 1e-5)
+    batch = random_batch(arguments.batch, round(arguments.seconds * 8000))
+
+    def step():
         with torch.autocast("cpu", torch.bfloat16, enabled=arguments.precision == "bf16"):
             losses = utterance_losses(modules, batch)
         joint.accumulate(losses)
         joint.merge()
         optimizer.step()
-    end = resource.getrusage(resource.RUSAGE_SELF)
-    times = [(getattr(end, name) - getattr(start, name)) / (arguments.steps - 2) for name in ("ru_utime", "ru_stime")]
-    return [*times, end.ru_maxrss * 1024 / 1e9]
+
+    return step
+
+
+def separation(arguments, modules):
+    """A function that separates."""
+    mixture = random_batch(arguments.batch, round(arguments.seconds * 8000)).mixture
+    return torch.no_grad()(lambda: separate(modules, mixture))
 
 
 if __name__ == "__main__":

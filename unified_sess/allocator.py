@@ -1,4 +1,4 @@
-"""What happens to memory that a training step on a CPU frees."""
+"""What happens to memory that a network on a CPU frees."""
 
 import ctypes
 import os
@@ -7,12 +7,12 @@ _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX, _ARENA_MAX = -1, -2, -4, -8  # malloc.h of
 
 
 def keep_freed_memory():
-    """Let glibc keep the memory that is freed, for the next step.
+    """Let glibc keep the memory that is freed, for the next step or recording.
 
     A training step frees the tensors that the next one asks for again. By itself, glibc gives large ones back to the
-    kernel, which hands them out anew page by page, filled with zeros: a quarter of a step's processor time with
-    tfdprnn-small (`benchmarks/allocator.py`). The price is memory, up to 1.7 times as much there. Whoever sets one of
-    glibc's own variables, such as `MALLOC_TRIM_THRESHOLD_=131072`, has decided otherwise.
+    kernel, which hands them out anew page by page, filled with zeros: with tfdprnn-small a quarter of the processor time
+    of training and of separating (`benchmarks/allocator.py`). The price is memory, 1.7 times as much in training there.
+    Whoever sets one of glibc's own variables, such as `MALLOC_TRIM_THRESHOLD_=131072`, has decided otherwise.
 
     Returns
     -------

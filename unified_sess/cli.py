@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from unified_sess.allocator import keep_freed_memory
 from unified_sess.errors import UserError, one_line_errors
 
 app = typer.Typer(
@@ -65,6 +66,7 @@ def separate(
     options = Options(
         enhanced, extension.value, model_rate, overwrite, fixed_order, Windows(window, overlap, batch_size)
     )
+    keep_freed_memory()
     network = UnifiedSeparation.from_pretrained(model, device=checked_device(device))
     separate_files(network, paths, output_dir, options, jobs)
 
@@ -109,6 +111,7 @@ def evaluate(
     """
     from unified_sess.evaluation.evaluate import evaluate_command, summary_lines
 
+    keep_freed_memory()
     results = evaluate_command(
         data_folder,
         model,
