@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from ablation_rows import BASELINE, ROWS, baseline_of, sum_of
+from matplotlib.ticker import MaxNLocator
 
 from unified_sess.errors import UserError
 from unified_sess.evaluation.evaluate import last_conflict_rate
@@ -168,18 +169,20 @@ def difference_figure(table):
 
 def curve_figure(runs):
     """SI-SNRi of the validation part over the epochs: a line a row, the mean of its seeds."""
-    figure, axes = figure_with_axes(10, 3.8, 2, sharey=True)
+    figure, axes = figure_with_axes(13, 4.2, 2, sharey=True)
     for name, folders in runs.items():
         curves = [read_train_log(folder / "train_log.txt").get("valid si_snri", np.array([])) for folder in folders]
         epochs = min(map(len, curves))
         if not epochs or ROWS[name].speakers != 2:
             continue
-        ax = axes[0 if len(ROWS[name].seeds) > 1 else 1]
-        ax.plot(range(1, epochs + 1), np.mean([c[:epochs] for c in curves], axis=0), marker="o", markersize=3, label=name)
-    for ax, title in zip(axes, ("core rows, mean of the seeds", "further rows, one seed")):
+        ax = axes[0 if len(ROWS[name].seeds) > 2 else 1]
+        style = {"marker": "o", "markersize": 3, "linestyle": "-" if len(ax.lines) < 10 else "--"}  # ten colours
+        ax.plot(range(1, epochs + 1), np.mean([c[:epochs] for c in curves], axis=0), label=name, **style)
+    for ax, title in zip(axes, ("core rows, mean of the seeds", "further rows")):
         ax.set_title(title, fontsize=9, loc="left")
         ax.set_xlabel("epoch")
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         if ax.lines:
-            ax.legend(fontsize=7, frameon=False)
+            ax.legend(fontsize=7, frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
     axes[0].set_ylabel("SI-SNRi, validation (dB)")
     return figure
