@@ -157,3 +157,26 @@ def test_trains_rows_writes_the_table_and_goes_on(repository, tmp_path):
     other = subprocess.run([*command, *short, "--lr", "0.1"], check=False, capture_output=True, text=True)
     assert other.returncode == 1 and "begun with other options" in other.stderr
     assert len(other.stderr.strip().splitlines()) == 1
+
+
+def measure_conflict(repository, *arguments):
+    command = [sys.executable, repository / "recipes/Mini/measure_conflict.py", *arguments]
+    return subprocess.run(command, check=False, capture_output=True, text=True)
+
+
+def test_the_conflict_is_measured_without_training(repository, tmp_path):
+    make_corpus(tmp_path / "Libri2Mix", (("train-100", 4), ("dev", 1), ("test", 1)), seconds=0.5)
+    experiment = ["--", repository / "recipes/Mini/tfdprnn-unified-gm.yaml", "--data_folder", tmp_path / "Libri2Mix"]
+    ended = measure_conflict(repository, "--steps", "2", "--utterances", "2", "4", *experiment)
+    assert ended.returncode == 0, ended.stderr
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in ended.stdout.splitlines() if line[:3] in ("| 2", "| 4")]
+    assert [row[:2] for row in cells] == [[n, g] for n in "24" for g in ("tensor", "module", "global")]
+    for row in cells:
+        conflicts, cosine, ratio, share = float(row[2][:-1]), float(row[3]), float(row[4]), float(row[5].split()[0])
+        assert 0 <= conflicts <= 100 and -1 <= cosine <= 1 and ratio > 0 and 0 <= share <= 100
+        assert (share == 0) == (conflicts == 0)  # GM takes something out where there is a conflict, and only there
+    for wrong, says in (["--utterances", "3"], "even"), (["--steps", "1"], "--steps"):
+        ended = measure_conflict(repository, *wrong, *experiment)
+        assert ended.returncode == 1 and says in ended.stderr and len(ended.stderr.strip().splitlines()) == 1
+    ended = measure_conflict(repository, *experiment, "--enhancement_weight", "0")
+    assert ended.returncode == 1 and "no conflict" in ended.stderr.splitlines()[-1]

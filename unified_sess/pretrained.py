@@ -66,10 +66,11 @@ def _exported_weights(folder):
 def _hub_weights(source):
     from speechbrain.inference.separation import SepformerSeparation
 
-    with contextlib.suppress(UserError):  # the next call says what is wrong with the source
+    folder = None
+    with contextlib.suppress(UserError):  # SpeechBrain's call says what is wrong with the source
         folder = find_model(source)
-        if (folder / CONFIG).is_file():
-            return _exported_weights(folder)
+    if folder is not None and (folder / CONFIG).is_file():
+        return _exported_weights(folder)
     with tempfile.TemporaryDirectory() as folder:
         try:
             model = SepformerSeparation.from_hparams(source=source, savedir=folder)
