@@ -11,7 +11,7 @@ def keep_freed_memory():
 
     A training step frees the tensors that the next one asks for again. By itself, glibc gives large ones back to the
     kernel, which hands them out anew page by page, filled with zeros: with tfdprnn-small a quarter of the processor time
-    of training and of separating (`benchmarks/allocator.py`). The price is memory, 1.7 times as much in training there.
+    of training and of separating (`benchmarks/allocator.py`). The price is memory, 1.4 times as much in training there.
     Whoever sets one of glibc's own variables, such as `MALLOC_TRIM_THRESHOLD_=131072`, has decided otherwise.
 
     Returns
