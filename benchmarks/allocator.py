@@ -41,6 +41,10 @@ def main():
     arguments = parser.parse_args()
     if arguments.child:
         return print(json.dumps(measure(arguments)))
+    if arguments.steps < 3:
+        parser.error("give 3 or more --steps")
+    if not keep_freed_memory():
+        parser.error("there is no glibc here, or a MALLOC_ variable is set: there is nothing to compare")
     found = {"given back": [], "kept": []}
     for _ in range(arguments.repeats):
         for kind, runs in found.items():
@@ -59,8 +63,8 @@ def measure(arguments):
     """User and system time of a batch (s), and the peak of resident memory (GB)."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    if arguments.child == "kept" and not keep_freed_memory():
-        raise SystemExit("this system has no glibc: there is nothing to compare")
+    if arguments.child == "kept":
+        keep_freed_memory()
     network = load_hyperpyyaml((NETWORKS / f"{arguments.network}.yaml").read_text(encoding="utf-8"))
     modules = {name: network[name] for name in ("encoder", "enhancer", "masknet", "decoder")}
     step = (separation if arguments.separate else training)(arguments, modules)

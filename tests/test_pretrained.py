@@ -72,6 +72,7 @@ def folder(tmp_path):
     folder = tmp_path / "model"
     folder.mkdir()
     (folder / "hyperparams.yaml").write_text(SEPFORMER, encoding="utf-8")
+    (folder / "config.json").write_text('{"speechbrain_interface": "SepformerSeparation"}', encoding="utf-8")
     for name, module in load_hyperpyyaml(SEPFORMER)["modules"].items():
         torch.save(module.state_dict(), folder / f"{name}.ckpt")
     return folder
@@ -114,7 +115,7 @@ def test_a_hub_id_goes_through_speechbrain(folder, unified, monkeypatch):
         return fetch(source=str(folder), **kwargs)
 
     monkeypatch.setattr(SepformerSeparation, "from_hparams", from_hparams)
-    monkeypatch.setattr(pretrained, "find_model", lambda source: folder)  # the hub's repository has no config.json
+    monkeypatch.setattr(pretrained, "find_model", lambda source: folder)
     load_pretrained(modules, "someone/some-model", 8000)
     mixture = torch.randn(1, 900)
     torch.testing.assert_close(separate(modules, mixture).sources, separate(source, mixture).sources)

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from unified_sess.errors import UserError
-from unified_sess.inference.model_files import CONFIG, check_state, find_model, read_checkpoint, read_states
+from unified_sess.inference.model_files import check_state, find_model, is_exported, read_checkpoint, read_states
 from unified_sess.inference.results_folder import best_checkpoint, is_results_folder
 from unified_sess.nnet.time_frequency import TimeFrequencyNet
 
@@ -49,7 +49,7 @@ def _weights(source):
     folder = Path(source)
     if not folder.is_dir():
         return _hub_weights(source)
-    if (folder / CONFIG).is_file():
+    if is_exported(folder):
         return _exported_weights(folder)
     rate = _sample_rate(folder / "hyperparams.yaml")
     if is_results_folder(folder):
@@ -69,7 +69,7 @@ def _hub_weights(source):
     folder = None
     with contextlib.suppress(UserError):  # SpeechBrain's call says what is wrong with the source
         folder = find_model(source)
-    if folder is not None and (folder / CONFIG).is_file():
+    if folder is not None and is_exported(folder):
         return _exported_weights(folder)
     with tempfile.TemporaryDirectory() as folder:
         try:

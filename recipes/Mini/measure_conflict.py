@@ -4,7 +4,7 @@
     python recipes/Mini/measure_conflict.py [--steps 20] [--utterances 2 16] -- EXPERIMENT [options of train.py]
 
 Takes an experiment and its options as train.py does (`--pretrained MODEL` chooses the weights; without it they are
-random) and draws its training mixtures. For steps of so many utterances it prints, by granularity: the conflict rate,
+random) and draws its training mixtures; on the CPU, in fp32. For steps of so many utterances it prints, by granularity: the conflict rate,
 the mean cosine of G_SE and G_SS, the length of G_SE against G_SS, and the share of the squared length of G_SE that GM
 takes out, with its 95 % interval over the steps. Where that share is next to nothing, GM and the plain sum train alike.
 """
@@ -58,6 +58,10 @@ def prepare(arguments, folder):
     modules = experiment.build()["modules"]
     if settings.get("pretrained"):
         load_pretrained(modules, str(settings["pretrained"]), settings["sample_rate"])
+    for name in settings["freeze"]:
+        modules[name].requires_grad_(False)
+    if len(dataset) < TOGETHER:
+        raise UserError(f"{len(dataset)} training mixtures are too few: give {TOGETHER} or more")
     joint = JointStep(modules, GradientModulation("gm"), settings["enhancement_weight"], settings["threshold"])
     if not joint.with_enhancement:
         raise UserError("without an SE gradient there is no conflict: give an --enhancement_weight above 0, freeze nothing")
@@ -71,7 +75,8 @@ def _batches(joint, modules, dataset, settings):
     while True:
         for keys in sampler:
             if len(keys) == TOGETHER:
-                yield utterance_losses(modules, collate([dataset[key] for key in keys]))
+                batch = collate([dataset[key] for key in keys])
+                yield utterance_losses(modules, batch, detach_clean=settings["detach_clean_features"])
         sampler.set_epoch(sampler.epoch + 1)
 
 
@@ -83,9 +88,12 @@ def measure(joint, batches, steps, forward_passes):
         for _ in range(forward_passes):
             joint.accumulate(next(batches))
         se, ss = joint.se_gradients, joint.ss_gradients[: len(joint.shared)]
+        length = _squared_length(se)
+        if length == 0:
+            raise UserError("the SE gradient is zero: mixtures without noise have nothing to enhance")
         for granularity, modulation in modulations.items():
             left = modulation.modulate(se, ss)[0]
-            shares[granularity].append(1 - _squared_length(left) / _squared_length(se))
+            shares[granularity].append(1 - _squared_length(left) / length)
         joint.reset()
     for granularity, modulation in modulations.items():
         numbers = modulation.statistics()

@@ -56,6 +56,11 @@ def find_model(source, **download_options):
         raise UserError(f"there is no folder {source}, and no model of that name came from the hub ({reason})") from None
 
 
+def is_exported(folder):
+    """Whether a folder holds a model of ours that executes nothing; SpeechBrain's repositories have a `config.json` too."""
+    return all((Path(folder) / name).is_file() for name in (CONFIG, WEIGHTS))
+
+
 def save_model(folder, config, modules):
     """Write `config.json` and `model.safetensors`."""
     folder = Path(folder)

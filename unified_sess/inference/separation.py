@@ -11,7 +11,15 @@ from unified_sess.errors import UserError
 from unified_sess.inference.composite import CompositeMaskNet
 from unified_sess.inference.long_audio import DEFAULT_WINDOWS, separate_stream
 from unified_sess.inference.model_card import read_evaluations, write_model_card
-from unified_sess.inference.model_files import CONFIG, find_model, load_checkpoint, load_model, read_config, save_model
+from unified_sess.inference.model_files import (
+    CONFIG,
+    find_model,
+    is_exported,
+    load_checkpoint,
+    load_model,
+    read_config,
+    save_model,
+)
 from unified_sess.inference.recordings import Recording
 from unified_sess.inference.results_folder import is_results_folder, load_results
 from unified_sess.inference.scale import MixtureScale
@@ -190,7 +198,7 @@ class UnifiedSeparation(Pretrained, PyTorchModelHubMixin, library_name="unified_
         except Exception as error:  # noqa: BLE001 - a YAML file can call anything, so anything can come out of it
             lines = str(error).strip().splitlines() or [type(error).__name__]
             raise UserError(f"the model in {folder} cannot be loaded ({lines[-1].strip()}): export it again") from None
-        if (folder / CONFIG).is_file():
+        if is_exported(folder):
             for name in MODULE_NAMES:  # SpeechBrain takes a file that lacks weights and leaves those random
                 load_checkpoint(model.mods[name], folder / f"{name}.ckpt")
             model.config, model.evaluations = read_config(folder / CONFIG), read_evaluations(folder)
