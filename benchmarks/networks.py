@@ -2,12 +2,15 @@
 
     python benchmarks/networks.py sepformer --seconds 4 --threads 2
     python benchmarks/networks.py sepformer --seconds 1 2 4 8 16 30 60 --device cuda --precision bf16 --longest
+    python benchmarks/networks.py sepformer --seconds 1 2 4 8 16 --device cuda --precision bf16 --cuda-graphs
     python benchmarks/networks.py convtasnet --mode separate --seconds 60
 
 Stock and ours take turns in one process (first theirs, then ours, `--pairs` times); times are medians, the speed-up is
 the median of the ratios of neighbours. `train` is forward, backward and an Adam step through the whole network,
 `separate` a forward pass without gradients. Memory is the peak above what was held before (weights, gradients and
 Adam's averages of both networks) in a run of its own: PyTorch's counter on a GPU, the resident set on a CPU (Linux).
+With `--cuda-graphs` our forward and backward pass is recorded and replayed, as with `train.py --cuda_graphs True`;
+SpeechBrain's dual-path model cannot be recorded, since it pads with zeros that it copies from the CPU each time.
 On a machine that does other work besides, `--threads 1` and the processor time (second ratio, CPU) are steadier.
 """
 
@@ -23,6 +26,8 @@ from pathlib import Path
 import torch
 from hyperpyyaml import load_hyperpyyaml
 
+from unified_sess.cuda_graphs import CALLS_BEFORE, Replay
+from unified_sess.errors import UserError
 from unified_sess.network import MODULE_NAMES, separate
 
 FOLDER = Path(__file__).resolve().parent.parent / "hparams" / "networks"
@@ -41,9 +46,15 @@ def build(name, stock, device, overrides):
 class Runner:
     """One network and its optimizer."""
 
-    def __init__(self, network, arguments, sample_rate):
-        self.network, self.arguments, self.sample_rate = network, arguments, sample_rate
-        self.optimizer = torch.optim.Adam(network.parameters(), lr=1e-5)
+    def __init__(self, network, arguments, sample_rate, recorded=False):
+        self.network, self.arguments, self.sample_rate, self.recorded = network, arguments, sample_rate, recorded
+        self.parameters = list(network.parameters())
+        self.optimizer = torch.optim.Adam(self.parameters, lr=1e-5)
+        self.start()
+
+    def start(self):
+        """Nothing is recorded yet."""
+        self.gradients = Replay(self.gradients_of) if self.recorded else self.gradients_of
 
     def time(self, seconds):
         """Seconds on the clock and of processor time that a signal takes, or None out of memory."""
@@ -54,8 +65,10 @@ class Runner:
 
     def memory(self, seconds):
         """Peak bytes that a signal takes, or None out of memory."""
+        self.start()  # what a recording holds would count as held before
         before = start_peak(self.arguments.device)
-        return peak(self.arguments.device) - before if self.run(seconds) else None
+        runs = CALLS_BEFORE + 1 if self.recorded else 1
+        return peak(self.arguments.device) - before if all(self.run(seconds) for _ in range(runs)) else None
 
     def run(self, seconds):
         """True, or False out of memory."""
@@ -65,7 +78,7 @@ class Runner:
         try:
             self.train(signal) if self.arguments.mode == "train" else self.separate(signal)
             synchronize(self.arguments.device)
-        except torch.OutOfMemoryError:
+        except (torch.OutOfMemoryError, UserError):  # the second where it comes up in a recording
             return False
         finally:
             self.optimizer.zero_grad()
@@ -76,10 +89,14 @@ class Runner:
         return torch.autocast(kind, torch.bfloat16) if self.arguments.precision == "bf16" else nullcontext()
 
     def train(self, signal):
+        for parameter, gradient in zip(self.parameters, self.gradients(signal), strict=True):
+            parameter.grad = gradient
+        self.optimizer.step()
+
+    def gradients_of(self, signal):
         with self.precision():
             output = separate(self.network, signal)
-        (output.sources.float() ** 2).mean().backward()
-        self.optimizer.step()
+        return torch.autograd.grad((output.sources.float() ** 2).mean(), self.parameters, allow_unused=True)
 
     def separate(self, signal):
         with torch.no_grad(), self.precision():
@@ -117,9 +134,10 @@ def _resident(field):
 def compare(stock, ours, seconds, pairs):
     """One row: length, both times, ratios of clock and processor time, both memories and their ratio."""
     runners, times = (stock, ours), []
-    for turn in range(pairs + 1):  # the first pair warms up
+    warm = CALLS_BEFORE + 1 if ours.recorded else 1
+    for turn in range(pairs + warm):
         pair = [runner.time(seconds) for runner in runners]
-        if turn or None in pair:
+        if turn >= warm or None in pair:
             times.append(pair)
     memories = [runner.memory(seconds) for runner in runners]
     cells = [f"{seconds:>7g}"]
@@ -155,19 +173,20 @@ def main():
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--threads", type=int, default=None, help="CPU threads")
     parser.add_argument("--longest", action="store_true", help="also the longest signal that fits (GPU)")
+    parser.add_argument("--cuda-graphs", action="store_true", help="ours recorded and replayed (GPU, train)")
     parser.add_argument("--checkpointing", action="store_true", help="ours with activation checkpointing")
     arguments = parser.parse_args()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
 
-    sample_rate = 8000
-    runners = []
+    sample_rate, on_gpu, runners = 8000, arguments.device.startswith("cuda"), []
     for stock in (True, False):
         overrides = {"activation_checkpointing": True} if arguments.checkpointing and not stock else {}
-        runners.append(Runner(build(arguments.network, stock, arguments.device, overrides), arguments, sample_rate))
-    on_gpu = arguments.device.startswith("cuda")
+        network = build(arguments.network, stock, arguments.device, overrides)
+        runners.append(Runner(network, arguments, sample_rate, arguments.cuda_graphs and not stock and on_gpu))
     where = torch.cuda.get_device_name() if on_gpu else f"{torch.get_num_threads()} threads"
-    print(f"{arguments.network}, {arguments.mode}, {arguments.precision}, batch {arguments.batch}, {where}")
+    graphs = ", ours replayed" if runners[1].recorded else ""
+    print(f"{arguments.network}, {arguments.mode}, {arguments.precision}, batch {arguments.batch}, {where}{graphs}")
     print("      s   stock ms    ours ms  speed-up    CPU   stock GB    ours GB  memory", flush=True)
     for seconds in arguments.seconds:
         print(compare(*runners, seconds, arguments.pairs), flush=True)

@@ -1,7 +1,7 @@
 """What gradient modulation costs: FLOPs, time and peak memory of a training step, as ratios to joint training.
 
     python benchmarks/train_step.py --network sepformer --device cpu --seconds 0.5
-    python benchmarks/train_step.py --network dprnn --device cuda --precision bf16 --seconds 4 --repeats 20
+    python benchmarks/train_step.py --network dprnn --device cuda --precision bf16 --seconds 4 --repeats 20 --cuda-graphs
 
 One row a rule, one step of `UnifiedBrain.fit_batch` each, interleaved; medians. `textbook` is the usual loop: two calls
 of `backward` with copies of `grad`, then dot product, test and projection tensor by tensor. Random signals. The first
@@ -40,6 +40,7 @@ def main():
     parser.add_argument("--batch", type=int, default=1, help="mixtures a step")
     parser.add_argument("--seconds", type=float, default=2.0, help="length of a mixture at 8 kHz")
     parser.add_argument("--repeats", type=int, default=5, help="timed steps of each rule")
+    parser.add_argument("--cuda-graphs", action="store_true", help="replay steps, as train.py does (all but textbook)")
     parser.add_argument("--rows", nargs="+", help="rows beside sum, such as gm textbook; by default all")
     parser.add_argument("--torchjd", default="MGDA", help="aggregator of TorchJD; left out where it cannot be had")
     arguments = parser.parse_args()
@@ -52,12 +53,15 @@ def main():
             parser.error(f"no row {unknown.pop()!r}: choose from {', '.join(steps)}")
         steps = {name: step for name, step in steps.items() if name in ("sum", *arguments.rows)}
     flops = {name: count_flops(step) for name, step in steps.items()}  # also the warm-up
+    memory = {name: peak_of(step, arguments.device) for name, step in steps.items()}  # none is recorded yet
+    for step in steps.values():
+        step()  # the call that records
     times = {name: [] for name in steps}
     for _ in range(arguments.repeats):
         for name, step in steps.items():
             times[name].append(seconds_of(step, arguments.device))
-    memory = {name: peak_of(step, arguments.device) for name, step in steps.items()}
     title = f"{arguments.network}, {arguments.batch} x {arguments.seconds:g} s, {arguments.precision}, {arguments.device}"
+    title += ", replayed" if arguments.cuda_graphs else ""
     print_table(title, flops, times, memory)
 
 
@@ -86,6 +90,7 @@ def make_steps(arguments, batch):
             "lr": 1e-5,
             "lr_factors": {},
             "freeze": [],
+            "cuda_graphs": arguments.cuda_graphs,
         }
         run_opts = {"device": arguments.device, "precision": arguments.precision, "max_grad_norm": 5.0}
         brain = UnifiedBrain(modules, lambda p: torch.optim.Adam(p, 1e-5), hparams, run_opts)

@@ -11,7 +11,8 @@ from speechbrain.utils.distributed import if_main_process
 from speechbrain.utils.logger import get_logger
 from torch.utils.tensorboard import SummaryWriter
 
-from unified_sess.data.batches import EpochSampler, collate
+from unified_sess.cuda_graphs import Replay
+from unified_sess.data.batches import Batch, EpochSampler, collate
 from unified_sess.distributed import broadcast_parameters
 from unified_sess.errors import UserError
 from unified_sess.evaluation.gradient_plots import draw_gradient_plots
@@ -58,6 +59,8 @@ class UnifiedBrain(sb.Brain):
             self.checkpointer.add_recoverable(
                 "gradient_statistics", self.modulation, _load_statistics, _save_statistics, optional_load=True
             )
+        recorded = getattr(self.hparams, "cuda_graphs", False) and self.device_type == "cuda"
+        self.replay = Replay(self._compute_gradients_of_whole) if recorded else None
         self.totals = _Totals()
         self.tensorboard = None
 
@@ -128,13 +131,10 @@ class UnifiedBrain(sb.Brain):
         """Accumulate both gradients of a batch, and step at the end of the accumulation window."""
         should_step = self.step % self.grad_accumulation_factor == 0
         self.on_fit_batch_start(batch, should_step)
-        losses, loss = None, torch.zeros(())
+        losses, loss, gradients = None, torch.zeros(()), None
         if batch is not None:
-            with self.training_ctx:
-                losses = self.compute_forward(batch, sb.Stage.TRAIN)
-                loss = self.compute_objectives(losses, batch, sb.Stage.TRAIN).detach()
-        scale = self.scaler.scale(torch.ones((), device=self.device)) if self.scaler.is_enabled() else None
-        self.joint_step.accumulate(losses, scale)
+            losses, loss, gradients = self._losses_and_gradients(batch)
+        self.joint_step.add(gradients)
         if losses is not None:
             self.totals.add(losses)
         if should_step:
@@ -142,10 +142,35 @@ class UnifiedBrain(sb.Brain):
         self.on_fit_batch_end(batch, losses, loss, should_step)
         return loss.cpu()
 
+    def _losses_and_gradients(self, batch):
+        """Losses of a batch, their mean total and the `BatchGradients`."""
+        batch = batch.to(self.device, non_blocking=True)
+        scale = self._loss_scale()
+        whole = bool((batch.lengths == batch.mixture.shape[1]).all())
+        if self.replay is None or not whole:  # what depends on lengths cannot be recorded
+            return self._compute_gradients(batch, scale)
+        tensors = [x for x in (batch.mixture, batch.clean, batch.sources, scale) if x is not None]
+        losses, loss, gradients = self.replay(*tensors)
+        # The next batch writes over them.
+        return losses, loss, gradients.clone() if self.grad_accumulation_factor > 1 else gradients
+
+    def _compute_gradients(self, batch, scale):
+        with self.training_ctx:
+            losses = self.compute_forward(batch, sb.Stage.TRAIN)
+            loss = self.compute_objectives(losses, batch, sb.Stage.TRAIN).detach()
+        return losses, loss, self.joint_step.gradients(losses, scale)
+
+    def _compute_gradients_of_whole(self, mixture, clean, sources, scale=None):
+        lengths = torch.full(mixture.shape[:1], mixture.shape[1])
+        losses, loss, gradients = self._compute_gradients(Batch([], mixture, clean, sources, lengths), scale)
+        return losses.detach(), loss, gradients
+
+    def _loss_scale(self):
+        return self.scaler.scale(torch.ones((), device=self.device)) if self.scaler.is_enabled() else None
+
     def optimizers_step(self):
         """Merge the two gradients, un-scale once, clip, step; without a kept utterance or a finite gradient, no step."""
-        scale = self.scaler.scale(torch.ones((), device=self.device)) if self.scaler.is_enabled() else None
-        count, finite = self.joint_step.merge(scale)
+        count, finite = self.joint_step.merge(self._loss_scale())
         kept, finite = torch.stack([count.double(), finite.double()]).tolist()  # the one wait for the device
         step = kept > 0 and (bool(finite) or self.scaler.is_enabled())
         if step:

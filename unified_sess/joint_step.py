@@ -1,9 +1,24 @@
 """One optimizer step from two gradients: accumulate both, average them over ranks, modulate, hand over."""
 
+from typing import NamedTuple
+
 import torch
 
 from unified_sess.distributed import average_gradients
 from unified_sess.network import MODULE_NAMES, SHARED_MODULES
+
+
+class BatchGradients(NamedTuple):
+    """Gradients of a batch: of the SE task on the shared parameters, of the SS task on all, and utterances kept."""
+
+    enhancement: list
+    separation: list
+    count: torch.Tensor
+
+    def clone(self):
+        """A copy with memory of its own."""
+        copies = [[g if g is None else g.clone() for g in gradients] for gradients in self[:2]]
+        return BatchGradients(*copies, self.count.clone())
 
 
 class JointStep:
@@ -71,9 +86,10 @@ class JointStep:
         scale : torch.Tensor
             Loss scale of mixed precision; None is 1.
         """
-        self.pending = True
-        if losses is None:
-            return
+        self.add(None if losses is None else self.gradients(losses, scale))
+
+    def gradients(self, losses, scale=None):
+        """The gradients of a batch, which `add` adds; arguments as in `accumulate`. Never waits for the device."""
         kept = self.kept(losses.separation)
         # where, not a product: zero times NaN is NaN.
         ss = torch.where(kept, losses.separation, 0).sum()
@@ -83,13 +99,19 @@ class JointStep:
         if scale is not None:
             ss, se = ss * scale, None if se is None else se * scale
         if se is None or self.one_pass:  # one backward pass
-            ss_gradients = torch.autograd.grad(ss if se is None else ss + se, self.parameters, allow_unused=True)
-        else:
-            se_gradients, ss_gradients = self._both(se, ss, losses.features)
-            self.se_gradients = _added(self.se_gradients, se_gradients)
-        self.ss_gradients = _added(self.ss_gradients, ss_gradients)
-        count = kept.sum()
-        self.count = count if self.count is None else self.count + count
+            total = ss if se is None else ss + se
+            separation = torch.autograd.grad(total, self.parameters, allow_unused=True)
+            return BatchGradients([None] * len(self.shared), separation, kept.sum())
+        return BatchGradients(*self._both(se, ss, losses.features), kept.sum())
+
+    def add(self, gradients):
+        """Add the `BatchGradients` of a batch to those of the window; None for a rank without utterances."""
+        self.pending = True
+        if gradients is None:
+            return
+        self.se_gradients = _added(self.se_gradients, gradients.enhancement)
+        self.ss_gradients = _added(self.ss_gradients, gradients.separation)
+        self.count = gradients.count if self.count is None else self.count + gradients.count
 
     def _both(self, se, ss, features):
         """Gradients of `se` on the shared and of `ss` on all parameters.

@@ -41,8 +41,8 @@ def si_snr(estimates, targets):
 
 
 @lru_cache
-def _permutations(speakers):
-    return torch.tensor(list(itertools.permutations(range(speakers))))
+def _permutations(speakers, device):
+    return torch.tensor(list(itertools.permutations(range(speakers))), device=device)
 
 
 def pit_si_snr(estimates, targets):
@@ -62,7 +62,7 @@ def pit_si_snr(estimates, targets):
     """
     speakers = targets.shape[-1]
     table = si_snr(estimates.transpose(1, 2).unsqueeze(2), targets.transpose(1, 2).unsqueeze(1))  # [B, est, target]
-    permutations = _permutations(speakers).to(table.device)  # [P, C]
+    permutations = _permutations(speakers, table.device)  # [P, C]
     scores = table[:, permutations, torch.arange(speakers, device=table.device)].mean(-1)  # [B, P]
     best, index = scores.max(-1)
     return -best, permutations[index]
@@ -87,6 +87,11 @@ class UtteranceLosses(NamedTuple):
     enhancement: torch.Tensor
     sources: torch.Tensor
     features: tuple
+
+    def detach(self):
+        """The losses and sources without their history; features are left out."""
+        enhancement = None if self.enhancement is None else self.enhancement.detach()
+        return UtteranceLosses(self.separation.detach(), enhancement, self.sources.detach(), ())
 
 
 def utterance_losses(modules, batch, with_enhancement=True, detach_clean=False):

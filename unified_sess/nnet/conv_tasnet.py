@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from unified_sess.nnet.global_norm import global_layer_norm
 from unified_sess.nnet.prelu import PReLU
 
 EPS = 1e-8
@@ -124,8 +125,8 @@ class PointwiseConv(nn.Module):
     def forward(self, x, norm=None):
         """Returns `[batch, frames, out_channels]`, the convolution of `x` or, with a `norm`, of `norm(x)`."""
         weight = self.conv.weight.squeeze(2)
-        if norm is None:
-            return F.linear(x, weight)
+        if norm is None or _on_gpu(x):
+            return F.linear(x if norm is None else norm(x), weight)
         return F.linear(norm.normalize(x), weight * norm.gamma.view(-1), weight @ norm.beta.view(-1))
 
 
@@ -150,22 +151,28 @@ class DepthwiseConv(nn.Module):
         (kernel_size,), (dilation,) = self.conv.kernel_size, self.conv.dilation
         half = dilation * (kernel_size - 1) // 2
         weight = self.conv.weight
-        if self.causal:  # zeros stand beside the norm's output, so its offset cannot wait until after them
-            x, bias, mode = norm(x), None, "constant"
-            before, after = 3 * half, -half
+        if self.causal or _on_gpu(x):  # zeros stand beside the norm's output, so its offset cannot wait until after
+            x, bias = norm(x), None
         else:
             x, bias = norm.normalize(x), weight.sum((1, 2)) * norm.beta.view(-1)
             weight = weight * norm.gamma.view(-1, 1, 1)
-            before, after = half, half
-            mode = "reflect" if half < frames else "replicate"
+        before, after = (3 * half, -half) if self.causal else (half, half)
+        mode = "constant" if self.causal else "reflect" if half < frames else "replicate"
 
         # The grid needs whole rows; what fills the last one is cut off again. None where too short to reflect so far.
         fill = -frames % dilation
         columns = dilation if half + fill < frames else 1
         x = F.pad(_as_image(x, 1), (0, 0, before, after + (fill if columns > 1 else 0)), mode=mode)
         x = _as_image(x.permute(0, 2, 3, 1).flatten(1, 2), columns)
+        if _on_gpu(x):
+            x = x.contiguous()  # PyTorch's own kernel, in single precision exact; cuDNN's, for this layout, rounds to TF32
         x = F.conv2d(x, weight.unsqueeze(3), bias, groups=channels, dilation=(dilation // columns, 1))
         return x.permute(0, 2, 3, 1).flatten(1, 2)[:, :frames]
+
+
+def _on_gpu(x):
+    """Whether to leave norms unfolded: there the many small operations of folding cost more than they save."""
+    return x.device.type == "cuda"
 
 
 def _as_image(x, columns):
@@ -196,7 +203,7 @@ class ChannelwiseLayerNorm(nn.Module):
 
     def forward(self, x):
         """Returns `x` normalised, of the same shape."""
-        return torch.addcmul(self.beta, self.normalize(x), self.gamma)
+        return F.layer_norm(x, x.shape[-1:], self.gamma.flatten(), self.beta.flatten(), EPS)
 
 
 class GlobalLayerNorm(ChannelwiseLayerNorm):
@@ -205,3 +212,7 @@ class GlobalLayerNorm(ChannelwiseLayerNorm):
     def normalize(self, x):
         """Returns `x` without mean and with variance 1, before gain and offset."""
         return F.group_norm(x, 1, eps=EPS)
+
+    def forward(self, x):
+        """Returns `x` normalised, of the same shape."""
+        return global_layer_norm(x, self.gamma.flatten(), self.beta.flatten(), EPS)

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from speechbrain.lobes.models import dual_path
 
 from unified_sess.nnet.chunking import add_chunks, cut_chunks
+from unified_sess.nnet.global_norm import global_layer_norm
 from unified_sess.nnet.prelu import prelu
 from unified_sess.nnet.transformer import SBTransformerBlock
 
@@ -89,10 +90,7 @@ def _chunk_norm(norm, x):
     gain, offset = norm.weight.flatten(), norm.bias.flatten()
     if isinstance(norm, dual_path.CumulativeLayerNorm):
         return F.layer_norm(x, x.shape[-1:], gain, offset, norm.eps)
-    if x.device.type == "cpu":  # its group norm has a kernel for this layout, others would copy
-        return F.group_norm(x.permute(0, 3, 1, 2), 1, gain, offset, norm.eps).permute(0, 2, 3, 1)
-    x = F.group_norm(x.flatten(1, 2), 1, eps=norm.eps).view(x.shape)
-    return torch.addcmul(offset, x, gain)
+    return global_layer_norm(x, gain, offset, norm.eps)
 
 
 def _pointwise(conv, x):

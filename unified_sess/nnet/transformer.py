@@ -7,6 +7,7 @@ from speechbrain.nnet.attention import MultiheadAttention
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from unified_sess.nnet.gpu_layer import NormProjections, OutputFeedForward, cast_together, weights_of
 from unified_sess.nnet.row_blocks import norm_feed_forward, norm_projections
 
 
@@ -40,31 +41,66 @@ class SBTransformerBlock(dual_path.SBTransformerBlock):
         """Returns the transformed sequence `[batch, frames, channels]`, of the shape of `x`."""
         if self.use_positional_encoding:
             x = x + self.pos_enc(x)
-        for layer in self.mdl.layers:
+        layers = self.mdl.layers
+        for layer, copies in zip(layers, weight_copies(layers, x), strict=True):
             if self.activation_checkpointing and self.training:
-                x = checkpoint(encoder_layer, layer, x, use_reentrant=False)
+                x = checkpoint(encoder_layer, layer, x, copies, use_reentrant=False)
             else:
-                x = encoder_layer(layer, x)
+                x = encoder_layer(layer, x, copies)
         return self.mdl.norm(x)
 
 
-def encoder_layer(layer, x):
-    """Forward pass of SpeechBrain's `TransformerEncoderLayer` for `x` `[batch, frames, channels]`."""
+def weight_copies(layers, x):
+    """For each layer its weights in the type to calculate in, or None where it takes PyTorch's operations."""
+    if x.device.type != "cuda" or torch.compiler.is_compiling() or not all(_is_plain(layer) for layer in layers):
+        return [None] * len(layers)
+    weights = [weights_of(layer) for layer in layers]
+    if torch.is_autocast_enabled("cuda"):
+        copies = iter(cast_together([w for of_layer in weights for w in of_layer], torch.get_autocast_dtype("cuda")))
+        weights = [[next(copies) for _ in of_layer] for of_layer in weights]
+    return weights
+
+
+def encoder_layer(layer, x, copies=None):
+    """Forward pass of SpeechBrain's `TransformerEncoderLayer` for `x` `[batch, frames, channels]`.
+
+    With `copies` of its weights a layer that is plain goes through `unified_sess.nnet.gpu_layer`.
+    """
     if type(layer.self_att) is not MultiheadAttention or layer.self_att.att.in_proj_weight is None:
         return layer(x)[0]
     attention, feed_forward, shape = layer.self_att.att, layer.pos_ffn.ffn, x.shape
     x = x.reshape(-1, shape[2])
+    if copies is not None:
+        return _gpu_layer(layer, x, copies, shape).view(shape)
     if not layer.normalize_before:
         qkv = F.linear(x, attention.in_proj_weight, attention.in_proj_bias).chunk(3, dim=1)
-        x = layer.norm1(x + layer.dropout1(_attend(attention, qkv, shape)))
+        x = layer.norm1(x + layer.dropout1(attention.out_proj(_attend(attention, qkv, shape))))
         return layer.norm2(x + layer.dropout2(feed_forward(x))).view(shape)
 
     qkv = norm_projections(x, layer.norm1.norm, attention.in_proj_weight, attention.in_proj_bias, parts=3)
-    x = x + layer.dropout1(_attend(attention, qkv, shape))
+    x = x + layer.dropout1(attention.out_proj(_attend(attention, qkv, shape)))
     wide, activation, dropout, narrow = feed_forward
     if type(activation) is nn.ReLU and not (layer.training and dropout.p + layer.dropout2.p):
         return norm_feed_forward(x, layer.norm2.norm, wide, narrow).view(shape)
     return (x + layer.dropout2(feed_forward(layer.norm2(x)))).view(shape)
+
+
+def _is_plain(layer):
+    """True for the layer of the published SepFormer: norms first, ReLU, no dropout outside the attention."""
+    if type(layer.self_att) is not MultiheadAttention or not layer.normalize_before:
+        return False
+    _, activation, dropout, _ = layer.pos_ffn.ffn
+    drops = layer.training and dropout.p + layer.dropout1.p + layer.dropout2.p
+    attention = layer.self_att.att
+    return type(activation) is nn.ReLU and not drops and None not in (attention.in_proj_weight, attention.in_proj_bias)
+
+
+def _gpu_layer(layer, x, copies, shape):
+    weights, first, second = weights_of(layer), layer.norm1.norm, layer.norm2.norm
+    qkv = NormProjections.apply(x, first.weight, first.bias, first.eps, *weights[:2], *copies[:2])
+    attended = _attend(layer.self_att.att, qkv, shape)
+    norm = second.weight, second.bias, second.eps
+    return OutputFeedForward.apply(x, attended, *norm, *weights[2:], *copies[2:])
 
 
 def _attend(attention, qkv, shape):
@@ -75,6 +111,7 @@ def _attend(attention, qkv, shape):
         # The backward pass of the CPU's bf16 kernel takes longer than that of its fp32 kernel.
         with torch.autocast("cpu", enabled=False):
             y = F.scaled_dot_product_attention(query.float(), key.float(), value.float(), dropout_p=dropout)
+        y = y.to(query.dtype)
     else:
         y = F.scaled_dot_product_attention(query, key, value, dropout_p=dropout)
-    return attention.out_proj(y.transpose(1, 2).reshape(batch * frames, -1))
+    return y.transpose(1, 2).reshape(batch * frames, -1)

@@ -1,0 +1,134 @@
+"""Recorded steps: the same training as without, whatever shapes come; on a CPU with a stand-in for the recorder."""
+
+import copy
+
+import pytest
+import torch
+
+from tests.networks import random_batch, tiny_modules
+from unified_sess.brain import UnifiedBrain
+from unified_sess.cuda_graphs import CALLS_BEFORE, MOST, Replay
+from unified_sess.errors import UserError
+from unified_sess.gradient_modulation import GradientModulation
+
+
+def flat(outputs):
+    """The tensors of nested tuples and lists."""
+    if isinstance(outputs, torch.Tensor):
+        return [outputs]
+    return [tensor for part in outputs or () for tensor in flat(part)]
+
+
+def stand_in(function, inputs, pool):
+    """Runs the function again and writes its results over the old ones, as a CUDA graph does."""
+    outputs = function(*inputs)
+
+    def replay():
+        for place, tensor in zip(flat(outputs), flat(function(*inputs)), strict=True):
+            place.copy_(tensor)
+
+    return replay, outputs
+
+
+def brain(modules, device="cpu", rule="gm", factor=1, precision="fp32", cuda_graphs=False):
+    hparams = {
+        "modulation": GradientModulation(rule),
+        "enhancement_weight": 0.5,
+        "threshold": None,
+        "gradient_statistics": False,
+        "detach_clean_features": False,
+        "lr": 1e-3,
+        "lr_factors": {},
+        "freeze": [],
+        "cuda_graphs": cuda_graphs,
+    }
+    options = {"device": device, "precision": precision, "grad_accumulation_factor": factor}
+    result = UnifiedBrain(copy.deepcopy(modules), lambda p: torch.optim.SGD(p, 1e-3), hparams, options)
+    result.modules.train()
+    result.init_optimizers()
+    if precision == "fp16":
+        result.scaler = torch.amp.GradScaler("cuda", init_scale=16.0)  # the usual first steps overflow and change nothing
+    return result
+
+
+def train(brain, lengths):
+    losses = []
+    for step, length in enumerate(lengths, start=1):
+        brain.step = step
+        losses.append(float(brain.fit_batch(random_batch(length, seed=step))))
+    return losses, [p.detach().cpu().clone() for p in brain.modules.parameters()]
+
+
+STEPS = [[400, 400]] * 5 + [[300, 300]] * 2 + [[400, 250]] * 2 + [[400, 400]] * 3
+
+
+@pytest.mark.parametrize("rule", ["gm", "sum", "pcgrad"])
+@pytest.mark.parametrize("factor", [1, 3])
+def test_replayed_steps_train_as_launched_ones(rule, factor):
+    modules = tiny_modules()
+    wanted = train(brain(modules, rule=rule, factor=factor), STEPS)
+    replayed = brain(modules, rule=rule, factor=factor)
+    replayed.replay = Replay(replayed._compute_gradients_of_whole, record=stand_in)
+    found = train(replayed, STEPS)
+    assert len(replayed.replay.recorded) == 1  # the shape that came more than twice; unequal lengths never
+    torch.testing.assert_close(found, wanted)
+
+
+def test_only_shapes_that_come_again_are_recorded_and_not_too_many():
+    calls = []
+    replay = Replay(lambda x: calls.append(x.shape) or (x + 1,), record=stand_in)
+    for size in range(1, MOST + 3):
+        for call in range(CALLS_BEFORE + 2):
+            x = torch.full((size,), float(call))
+            assert torch.equal(replay(x)[0], x + 1)
+        assert len(replay.recorded) == min(size, MOST)
+
+
+def test_what_cannot_be_recorded_is_one_line():
+    def fails(*_):
+        raise RuntimeError("operation not permitted when stream is capturing\nmore")
+
+    replay = Replay(lambda x: 2 * x, record=fails)
+    for _ in range(CALLS_BEFORE):
+        replay(torch.ones(2))
+    with pytest.raises(UserError, match=r"when stream is capturing\): leave cuda_graphs False$"):
+        replay(torch.ones(2))
+
+
+def test_on_a_cpu_the_setting_changes_nothing():
+    assert brain(tiny_modules(), cuda_graphs=True).replay is None
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("backbone", ["convtasnet", "dprnn", "sepformer"])
+@pytest.mark.parametrize(("precision", "factor"), [("fp32", 1), ("bf16", 2), ("fp16", 1)])
+def test_on_a_gpu_the_same_training(backbone, precision, factor):
+    modules = ours(backbone)
+    settings = {"device": "cuda", "precision": precision, "factor": factor}
+    wanted_losses, wanted = train(brain(modules, **settings), STEPS)
+    replayed = brain(modules, cuda_graphs=True, **settings)
+    found_losses, found = train(replayed, STEPS)
+    assert len(replayed.replay.recorded) == 1
+    tolerance = 1e-3 if precision == "fp32" else 0.05  # rounding differs from run to run
+    assert found_losses == pytest.approx(wanted_losses, abs=20 * tolerance)
+    start, wanted, found = (torch.cat([p.detach().cpu().flatten() for p in ps]) for ps in (modules.parameters(), wanted, found))
+    assert (found - wanted).norm() < tolerance * (wanted - start).norm()
+
+
+def ours(backbone):
+    """A tiny network of our classes: SpeechBrain's dual-path model cannot be recorded."""
+    from unified_sess.nnet import dual_path
+
+    modules = tiny_modules("convtasnet")
+    if backbone == "convtasnet":
+        return modules
+    for name, speakers in (("enhancer", 1), ("masknet", 2)):
+        if backbone == "dprnn":
+            blocks = [dual_path.SBRNNBlock(8, 8, 1, "LSTM", bidirectional=True) for _ in range(2)]
+        else:
+            blocks = [dual_path.SBTransformerBlock(1, 8, 2, d_ffn=16, dropout=0, norm_before=True) for _ in range(2)]
+        modules[name] = dual_path.Dual_Path_Model(
+            8, 8, *blocks, num_layers=1, norm="ln", K=20, num_spks=speakers,
+            linear_layer_after_inter_intra=backbone == "dprnn",
+        )
+    return modules
