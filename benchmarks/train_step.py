@@ -91,6 +91,7 @@ def make_steps(arguments, batch):
             "lr_factors": {},
             "freeze": [],
             "cuda_graphs": arguments.cuda_graphs,
+            "training_signal_len": arguments.seconds,
         }
         run_opts = {"device": arguments.device, "precision": arguments.precision, "max_grad_norm": 5.0}
         brain = UnifiedBrain(modules, lambda p: torch.optim.Adam(p, 1e-5), hparams, run_opts)

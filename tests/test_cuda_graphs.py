@@ -30,7 +30,7 @@ def stand_in(function, inputs, pool):
     return replay, outputs
 
 
-def brain(modules, device="cpu", rule="gm", factor=1, precision="fp32", cuda_graphs=False):
+def brain(modules, device="cpu", rule="gm", factor=1, precision="fp32", cuda_graphs=False, training_signal_len=4):
     hparams = {
         "modulation": GradientModulation(rule),
         "enhancement_weight": 0.5,
@@ -41,6 +41,7 @@ def brain(modules, device="cpu", rule="gm", factor=1, precision="fp32", cuda_gra
         "lr_factors": {},
         "freeze": [],
         "cuda_graphs": cuda_graphs,
+        "training_signal_len": training_signal_len,
     }
     options = {"device": device, "precision": precision, "grad_accumulation_factor": factor}
     result = UnifiedBrain(copy.deepcopy(modules), lambda p: torch.optim.SGD(p, 1e-3), hparams, options)
@@ -97,6 +98,11 @@ def test_what_cannot_be_recorded_is_one_line():
 
 def test_on_a_cpu_the_setting_changes_nothing():
     assert brain(tiny_modules(), cuda_graphs=True).replay is None
+
+
+def test_signals_of_all_lengths_are_refused_in_one_line():
+    with pytest.raises(UserError, match="give training_signal_len"):
+        brain(tiny_modules(), cuda_graphs=True, training_signal_len=None)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")

@@ -59,8 +59,7 @@ class UnifiedBrain(sb.Brain):
             self.checkpointer.add_recoverable(
                 "gradient_statistics", self.modulation, _load_statistics, _save_statistics, optional_load=True
             )
-        recorded = getattr(self.hparams, "cuda_graphs", False) and self.device_type == "cuda"
-        self.replay = Replay(self._compute_gradients_of_whole) if recorded else None
+        self.replay = self._make_replay()
         self.totals = _Totals()
         self.tensorboard = None
 
@@ -109,6 +108,14 @@ class UnifiedBrain(sb.Brain):
         )
 
     # A step
+
+    def _make_replay(self):
+        """What records and replays the steps of a GPU; None where each kernel is launched."""
+        if not getattr(self.hparams, "cuda_graphs", False):
+            return None
+        if self.hparams.training_signal_len is None:
+            raise UserError("cuda_graphs wants mixtures of one length: give training_signal_len, such as 4 (seconds)")
+        return Replay(self._compute_gradients_of_whole) if self.device_type == "cuda" else None
 
     def compute_forward(self, batch, stage):
         """Both losses of every utterance and the estimates; see `losses.utterance_losses`."""

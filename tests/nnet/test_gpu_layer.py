@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from tests.gradients import assert_same_gradients
 from unified_sess.nnet.gpu_layer import cast_together, weights_of
 from unified_sess.nnet.transformer import SBTransformerBlock, encoder_layer
 
@@ -18,7 +19,6 @@ def layer():
 @pytest.mark.parametrize("frozen", [(), ("norm1", "norm2"), ("pos_ffn",), ("self_att", "pos_ffn", "norm1", "norm2"), "x"])
 @pytest.mark.parametrize("shape", [(2, 7, 8), (1, 1, 8)])
 def test_same_numbers_and_gradients_as_plain(layer, frozen, shape):
-    """Twice from one graph, as gradient modulation takes its gradients."""
     layer.double()
     for name in set(frozen) - {"x"}:
         getattr(layer, name).requires_grad_(False)
@@ -26,14 +26,7 @@ def test_same_numbers_and_gradients_as_plain(layer, frozen, shape):
     found, wanted = encoder_layer(layer, x, weights_of(layer)), encoder_layer(layer, x)
     torch.testing.assert_close(found, wanted)
     inputs = [value for value in (x, *layer.parameters()) if value.requires_grad]
-    for _ in range(2):
-        direction = torch.randn_like(wanted)
-        options = {"retain_graph": True, "allow_unused": True}
-        pair = [torch.autograd.grad((y * direction).sum(), inputs, **options) for y in (found, wanted)]
-        for one, other in zip(*pair, strict=True):
-            assert (one is None) == (other is None)
-            if one is not None:
-                torch.testing.assert_close(one, other)
+    assert_same_gradients(found, wanted, inputs)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from tests.gradients import assert_same_gradients
 from unified_sess.nnet import row_blocks
 from unified_sess.nnet.row_blocks import norm_feed_forward, norm_projections
 
@@ -38,21 +39,13 @@ def plain_feed_forward(x, norm, wide, narrow):
 @pytest.mark.parametrize("frozen", [(), ("norm",), ("wide", "narrow"), ("norm", "wide", "narrow"), "x"])
 @pytest.mark.parametrize("rows", [1, 4, 11])
 def test_same_numbers_and_gradients_as_plain(layers, blocks, plain, frozen, rows):
-    """Twice from one graph, as gradient modulation takes its gradients."""
     for name in set(frozen) - {"x"}:
         layers[name].requires_grad_(False)
     x = torch.randn(rows, 4, dtype=torch.float64, requires_grad="x" not in frozen)
     found, wanted = blocks(x, **layers), plain(x, **layers)
     torch.testing.assert_close(found, wanted)
     inputs = [value for value in (x, *layers.parameters()) if value.requires_grad]
-    for _ in range(2):
-        direction = torch.randn_like(wanted)
-        options = {"retain_graph": True, "allow_unused": True}
-        pair = [torch.autograd.grad((y * direction).sum(), inputs, **options) for y in (found, wanted)]
-        for one, other in zip(*pair, strict=True):
-            assert (one is None) == (other is None)
-            if one is not None:
-                torch.testing.assert_close(one, other)
+    assert_same_gradients(found, wanted, inputs)
 
 
 @pytest.mark.parametrize("blocks", [projections, norm_feed_forward])
