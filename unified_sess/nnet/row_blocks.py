@@ -35,17 +35,17 @@ def norm_projections(x, norm, weight, bias, parts):
     return F.linear(norm(x), weight, bias).chunk(parts, dim=1)
 
 
-def norm_feed_forward(x, norm, wide, narrow):
-    """Returns `x + narrow(relu(wide(norm(x))))`.
+def output_feed_forward(x, attended, output, norm, wide, narrow):
+    """Returns `y + narrow(relu(wide(norm(y))))` of `y = x + output(attended)`.
 
     Arguments
     ---------
-    x : torch.Tensor
+    x, attended : torch.Tensor
         `[rows, channels]`.
     norm : torch.nn.LayerNorm
         Norm of the channels.
-    wide, narrow : torch.nn.Linear
-        From channels to the hidden width and back, with biases.
+    output, wide, narrow : torch.nn.Linear
+        From channels to channels, to the hidden width and back, with biases.
 
     Returns
     -------
@@ -53,8 +53,9 @@ def norm_feed_forward(x, norm, wide, narrow):
         Of the shape of `x`.
     """
     if _in_blocks(x):
-        weights = wide.weight, wide.bias, narrow.weight, narrow.bias
-        return _NormFeedForward.apply(x, norm.weight, norm.bias, norm.eps, *weights, torch.is_grad_enabled())
+        weights = [p for linear in (output, wide, narrow) for p in (linear.weight, linear.bias)]
+        return _OutputFeedForward.apply(x, attended, norm.weight, norm.bias, norm.eps, torch.is_grad_enabled(), *weights)
+    x = x + output(attended)
     return x + narrow(wide(norm(x)).relu_())  # in place: no gradient needs what was there before
 
 
@@ -86,6 +87,27 @@ class _Norm:
         return grad_x
 
 
+class _Linear:
+    """Gradients of a linear layer, block by block; of its weight only where it is wanted."""
+
+    def __init__(self, weight, wanted):
+        self.weight, self.wanted = weight, wanted
+        self.grad_weight = torch.empty_like(weight) if wanted else None
+        self.grad_bias = None
+
+    def backward(self, grad, x):
+        """Returns the gradient at the input `x` for the one at the output."""
+        first = self.grad_bias is None
+        if self.wanted:  # beta 0: nothing to add to, no zeros to fill in
+            torch.addmm(self.grad_weight, grad.t(), x, beta=0 if first else 1, out=self.grad_weight)
+        self.grad_bias = grad.sum(0) if first else self.grad_bias + grad.sum(0)
+        return grad @ self.weight
+
+
+def _joined(blocks):
+    return blocks[0] if len(blocks) == 1 else torch.cat(blocks)
+
+
 class _NormProjections(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, gain, offset, eps, weight, bias, parts):
@@ -93,7 +115,7 @@ class _NormProjections(torch.autograd.Function):
         ctx.eps = eps
         norm, y = _Norm(gain, offset, eps), x.new_empty(len(x), len(weight))
         for rows in _blocks(x):
-            torch.addmm(bias, norm.forward(x[rows]), weight.t(), out=y[rows])
+            torch.mm(norm.forward(x[rows]), weight.t(), out=y[rows]).add_(bias)
         return y.chunk(parts, dim=1)
 
     @staticmethod
@@ -101,52 +123,54 @@ class _NormProjections(torch.autograd.Function):
     def backward(ctx, *grads):
         x, gain, offset, weight = ctx.saved_tensors
         norm = _Norm(gain, offset, ctx.eps)
-        weights = weight.chunk(len(grads))
-        grad_x, grad_weight, grad_bias = torch.empty_like(x), torch.zeros_like(weight), weight.new_zeros(len(weight))
+        grad_weight = torch.empty_like(weight) if ctx.needs_input_grad[4] else None
+        grad_bias, grad_x = weight.new_zeros(len(weight)), []
         for rows in _blocks(x):
             normal, grad_normal = norm.forward(x[rows]), None
-            sums = zip(grads, weights, grad_weight.chunk(len(grads)), grad_bias.chunk(len(grads)), strict=True)
-            for grad, part, grad_part, grad_part_bias in sums:
-                grad = grad[rows]
-                if ctx.needs_input_grad[4]:
-                    grad_part.addmm_(grad.t(), normal)
-                grad_part_bias += grad.sum(0)
-                grad_normal = grad @ part if grad_normal is None else grad_normal.addmm_(grad, part)
-            grad_x[rows] = norm.backward(grad_normal, x[rows])
-        return grad_x, norm.grad_gain, norm.grad_offset, None, grad_weight, grad_bias, None
+            for part, grad in enumerate(grads):
+                grad, own = grad[rows], slice(part * grad.shape[1], (part + 1) * grad.shape[1])
+                if grad_weight is not None:
+                    place = grad_weight[own]
+                    torch.addmm(place, grad.t(), normal, beta=1 if grad_x else 0, out=place)
+                grad_bias[own] += grad.sum(0)
+                grad_normal = grad @ weight[own] if grad_normal is None else grad_normal.addmm_(grad, weight[own])
+            grad_x.append(norm.backward(grad_normal, x[rows]))
+        return _joined(grad_x), norm.grad_gain, norm.grad_offset, None, grad_weight, grad_bias, None
 
 
-class _NormFeedForward(torch.autograd.Function):
+class _OutputFeedForward(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x, gain, offset, eps, weight_1, bias_1, weight_2, bias_2, keep):
-        norm, y, hidden = _Norm(gain, offset, eps), torch.empty_like(x), None
-        if keep:
-            hidden = x.new_empty(len(x), len(weight_1))
-            ctx.save_for_backward(x, hidden, gain, offset, weight_1, weight_2)
-            ctx.eps = eps
+    def forward(ctx, x, attended, gain, offset, eps, keep, *weights):
+        output, output_bias, wide, wide_bias, narrow, narrow_bias = weights
+        norm, y, middles, hiddens = _Norm(gain, offset, eps), torch.empty_like(x), [], []
         for rows in _blocks(x):
-            out = hidden[rows] if keep else None
-            wide = torch.addmm(bias_1, norm.forward(x[rows]), weight_1.t(), out=out).relu_()
-            torch.addmm(bias_2, wide, weight_2.t(), out=y[rows]).add_(x[rows])
+            middle = (x[rows] + output_bias).addmm_(attended[rows], output.t())
+            hidden = torch.mm(norm.forward(middle), wide.t()).add_(wide_bias).relu_()
+            torch.add(middle, narrow_bias, out=y[rows]).addmm_(hidden, narrow.t())
+            middles.append(middle)
+            hiddens.append(hidden)
+            if not keep:
+                del middles[:], hiddens[:]
+        if keep:
+            ctx.save_for_backward(attended, gain, offset, output, wide, narrow, *middles, *hiddens)
+            ctx.eps = eps
         return y
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad):
-        x, hidden, gain, offset, weight_1, weight_2 = ctx.saved_tensors
+        attended, gain, offset, output, wide, narrow, *kept = ctx.saved_tensors
+        blocks = list(zip(_blocks(grad), kept[: len(kept) // 2], kept[len(kept) // 2 :], strict=True))
+        del kept
         norm = _Norm(gain, offset, ctx.eps)
-        grad_x = torch.empty_like(x)
-        grad_1, grad_2 = torch.zeros_like(weight_1), torch.zeros_like(weight_2)
-        grad_bias_1, grad_bias_2 = weight_1.new_zeros(len(weight_1)), weight_2.new_zeros(len(weight_2))
-        for rows in _blocks(x):
-            normal, grad_y, positive = norm.forward(x[rows]), grad[rows], hidden[rows]
-            if ctx.needs_input_grad[6]:
-                grad_2.addmm_(grad_y.t(), positive)
-            grad_bias_2 += grad_y.sum(0)
-            grad_hidden = grad_y @ weight_2
-            torch.ops.aten.threshold_backward.grad_input(grad_hidden, positive, 0, grad_input=grad_hidden)
-            if ctx.needs_input_grad[4]:
-                grad_1.addmm_(grad_hidden.t(), normal)
-            grad_bias_1 += grad_hidden.sum(0)
-            torch.add(norm.backward(grad_hidden @ weight_1, x[rows]), grad_y, out=grad_x[rows])
-        return grad_x, norm.grad_gain, norm.grad_offset, None, grad_1, grad_bias_1, grad_2, grad_bias_2, None
+        layers = [_Linear(w, ctx.needs_input_grad[6 + 2 * i]) for i, w in enumerate((output, wide, narrow))]
+        grad_x, grad_attended = [], []
+        for rows, middle, hidden in blocks:
+            grad_y, normal = grad[rows], norm.forward(middle)
+            grad_hidden = layers[2].backward(grad_y, hidden)
+            torch.ops.aten.threshold_backward.grad_input(grad_hidden, hidden, 0, grad_input=grad_hidden)
+            grad_middle = norm.backward(layers[1].backward(grad_hidden, normal), middle).add_(grad_y)
+            grad_attended.append(layers[0].backward(grad_middle, attended[rows]))
+            grad_x.append(grad_middle)
+        weights = [g for layer in layers for g in (layer.grad_weight, layer.grad_bias)]
+        return _joined(grad_x), _joined(grad_attended), norm.grad_gain, norm.grad_offset, None, None, *weights

@@ -8,7 +8,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from unified_sess.nnet.gpu_layer import NormProjections, OutputFeedForward, cast_together, weights_of
-from unified_sess.nnet.row_blocks import norm_feed_forward, norm_projections
+from unified_sess.nnet.row_blocks import norm_projections, output_feed_forward
 
 
 class SBTransformerBlock(dual_path.SBTransformerBlock):
@@ -78,10 +78,12 @@ def encoder_layer(layer, x, copies=None):
         return layer.norm2(x + layer.dropout2(feed_forward(x))).view(shape)
 
     qkv = norm_projections(x, layer.norm1.norm, attention.in_proj_weight, attention.in_proj_bias, parts=3)
-    x = x + layer.dropout1(attention.out_proj(_attend(attention, qkv, shape)))
+    attended = _attend(attention, qkv, shape)
     wide, activation, dropout, narrow = feed_forward
-    if type(activation) is nn.ReLU and not (layer.training and dropout.p + layer.dropout2.p):
-        return norm_feed_forward(x, layer.norm2.norm, wide, narrow).view(shape)
+    drops = layer.training and dropout.p + layer.dropout1.p + layer.dropout2.p
+    if type(activation) is nn.ReLU and not drops:
+        return output_feed_forward(x, attended, attention.out_proj, layer.norm2.norm, wide, narrow).view(shape)
+    x = x + layer.dropout1(attention.out_proj(attended))
     return (x + layer.dropout2(feed_forward(layer.norm2(x)))).view(shape)
 
 
