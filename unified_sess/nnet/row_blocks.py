@@ -133,7 +133,10 @@ class _NormProjections(torch.autograd.Function):
                     place = grad_weight[own]
                     torch.addmm(place, grad.t(), normal, beta=1 if grad_x else 0, out=place)
                 grad_bias[own] += grad.sum(0)
-                grad_normal = grad @ weight[own] if grad_normal is None else grad_normal.addmm_(grad, weight[own])
+                if grad_normal is None:
+                    grad_normal = grad @ weight[own]
+                else:
+                    torch.addmm(grad_normal, grad, weight[own], out=grad_normal)
             grad_x.append(norm.backward(grad_normal, x[rows]))
         return _joined(grad_x), norm.grad_gain, norm.grad_offset, None, grad_weight, grad_bias, None
 
@@ -144,9 +147,11 @@ class _OutputFeedForward(torch.autograd.Function):
         output, output_bias, wide, wide_bias, narrow, narrow_bias = weights
         norm, y, middles, hiddens = _Norm(gain, offset, eps), torch.empty_like(x), [], []
         for rows in _blocks(x):
-            middle = (x[rows] + output_bias).addmm_(attended[rows], output.t())
+            middle = x[rows] + output_bias
+            torch.addmm(middle, attended[rows], output.t(), out=middle)
             hidden = torch.mm(norm.forward(middle), wide.t()).add_(wide_bias).relu_()
-            torch.add(middle, narrow_bias, out=y[rows]).addmm_(hidden, narrow.t())
+            out = torch.add(middle, narrow_bias, out=y[rows])
+            torch.addmm(out, hidden, narrow.t(), out=out)
             middles.append(middle)
             hiddens.append(hidden)
             if not keep:
