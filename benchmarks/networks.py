@@ -180,10 +180,11 @@ def main():
         torch.set_num_threads(arguments.threads)
 
     sample_rate, on_gpu, runners = 8000, arguments.device.startswith("cuda"), []
+    recorded = arguments.cuda_graphs and on_gpu and arguments.mode == "train"
     for stock in (True, False):
         overrides = {"activation_checkpointing": True} if arguments.checkpointing and not stock else {}
         network = build(arguments.network, stock, arguments.device, overrides)
-        runners.append(Runner(network, arguments, sample_rate, arguments.cuda_graphs and not stock and on_gpu))
+        runners.append(Runner(network, arguments, sample_rate, recorded and not stock))
     where = torch.cuda.get_device_name() if on_gpu else f"{torch.get_num_threads()} threads"
     graphs = ", ours replayed" if runners[1].recorded else ""
     print(f"{arguments.network}, {arguments.mode}, {arguments.precision}, batch {arguments.batch}, {where}{graphs}")

@@ -53,7 +53,7 @@ def main():
             parser.error(f"no row {unknown.pop()!r}: choose from {', '.join(steps)}")
         steps = {name: step for name, step in steps.items() if name in ("sum", *arguments.rows)}
     flops = {name: count_flops(step) for name, step in steps.items()}  # also the warm-up
-    memory = {name: peak_of(step, arguments.device) for name, step in steps.items()}  # none is recorded yet
+    memory = {name: peak_of(step, arguments.device) for name, step in steps.items()}  # the second call: none is recorded yet
     for step in steps.values():
         step()  # the call that records
     times = {name: [] for name in steps}

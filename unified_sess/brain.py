@@ -151,11 +151,11 @@ class UnifiedBrain(sb.Brain):
 
     def _losses_and_gradients(self, batch):
         """Losses of a batch, their mean total and the `BatchGradients`."""
-        batch = batch.to(self.device, non_blocking=True)
         scale = self._loss_scale()
-        whole = bool((batch.lengths == batch.mixture.shape[1]).all())
-        if self.replay is None or not whole:  # what depends on lengths cannot be recorded
+        # What depends on lengths cannot be recorded.
+        if self.replay is None or (batch.lengths != batch.mixture.shape[1]).any():
             return self._compute_gradients(batch, scale)
+        batch = batch.to(self.device, non_blocking=True)
         tensors = [x for x in (batch.mixture, batch.clean, batch.sources, scale) if x is not None]
         losses, loss, gradients = self.replay(*tensors)
         # The next batch writes over them.

@@ -11,11 +11,9 @@ takes out, with its 95 % interval over the steps. Where that share is next to no
 
 import argparse
 import tempfile
-from pathlib import Path
 
 import numpy as np
 import speechbrain as sb
-import torch
 from tqdm import tqdm
 
 from unified_sess.config import Experiment, parse_command_line

@@ -53,7 +53,7 @@ def test_in_mixed_precision_as_near_to_the_truth_as_plain(layer, dtype):
 
 
 def test_norms_and_hidden_layer_are_not_kept(layer):
-    """What waits for the backward pass: input, query, key, value, attended and the sum, beside two numbers a frame."""
+    """What waits for the backward pass: input, query, key, value, attended and the sum."""
     kept, x = set(), torch.randn(1, 40, 8, requires_grad=True)
 
     def note(tensor):
@@ -63,8 +63,7 @@ def test_norms_and_hidden_layer_are_not_kept(layer):
 
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         encoder_layer(layer, x, weights_of(layer))
-    large = sorted(size for _, size in kept if size > 80)
-    assert large == [40 * 8] * 3 + [40 * 24]
+    assert sorted(size for _, size in kept if size > 80) == [40 * 8] * 3 + [40 * 24]
 
 
 def test_copies_have_the_values_and_no_history():

@@ -4,6 +4,7 @@ A training step of these networks waits for the processor that launches the kern
 own need half the launches of single operations: mixed precision casts the weights of all layers at once, gradients of
 weights leave the matrix product in single precision, and nothing is recorded in between. Of a layer only its input,
 query, key and value, what attention gave and the sum with it are kept; norms and hidden layer are computed again.
+A CPU, where a matrix product costs more than memory, has `unified_sess.nnet.row_blocks` instead.
 """
 
 import torch
@@ -20,7 +21,7 @@ def weights_of(layer):
 
 @torch.no_grad()
 def cast_together(tensors, dtype):
-    """Returns copies of many tensors in another type, made by two kernels."""
+    """Returns copies of many tensors in another type, made together in a few kernels."""
     flat = torch.cat([tensor.reshape(-1) for tensor in tensors]).to(dtype)
     parts = flat.split([tensor.numel() for tensor in tensors])
     return [part.view(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]
@@ -35,20 +36,20 @@ class NormProjections(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x, gain, offset, eps, weight, bias, weight_copy, bias_copy):
-        normal, *moments = _norm(x, gain, offset, eps)
-        ctx.save_for_backward(x, *moments, gain, offset, weight_copy)
+        ctx.save_for_backward(x, gain, offset, weight_copy)
         ctx.eps = eps
+        normal = _norm(x, gain, offset, eps)[0]
         return torch.addmm(bias_copy, normal.to(weight_copy.dtype), weight_copy.t()).chunk(3, dim=1)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, *grads):
-        x, mean, scale, gain, offset, weight = ctx.saved_tensors
+        x, gain, offset, weight = ctx.saved_tensors
         grad = torch.cat(grads, dim=1)
-        normal = _norm(x, gain, offset, ctx.eps)[0].to(weight.dtype)
-        grad_weight = _product(grad.t(), normal, gain.dtype) if ctx.needs_input_grad[4] else None
+        normal, *moments = _norm(x, gain, offset, ctx.eps)
+        grad_weight = _product(grad.t(), normal.to(weight.dtype), gain.dtype) if ctx.needs_input_grad[4] else None
         grad_bias = grad.sum(0, dtype=gain.dtype)
-        grad_x, *grad_norm = _norm_backward(_product(grad, weight, gain.dtype), x, mean, scale, gain, offset)
+        grad_x, *grad_norm = _norm_backward(_product(grad, weight, gain.dtype), x, *moments, gain, offset)
         return grad_x.to(x.dtype), *grad_norm, None, grad_weight, grad_bias, None, None
 
 
@@ -63,19 +64,19 @@ class OutputFeedForward(torch.autograd.Function):
     def forward(ctx, x, attended, gain, offset, eps, *weights):
         output, output_bias, *wide, narrow, narrow_bias = weights[6:]
         middle = x + torch.addmm(output_bias, attended, output.t())
-        normal, *moments = _norm(middle, gain, offset, eps)
-        hidden = _hidden(normal, *wide)
-        ctx.save_for_backward(attended, middle, *moments, gain, offset, output, *wide, narrow)
+        hidden = _hidden(_norm(middle, gain, offset, eps)[0], *wide)
+        ctx.save_for_backward(attended, middle, gain, offset, output, *wide, narrow)
         ctx.eps = eps
         return middle + torch.addmm(narrow_bias, hidden, narrow.t())
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad):
-        attended, middle, mean, scale, gain, offset, output, *wide, narrow = ctx.saved_tensors
+        attended, middle, gain, offset, output, *wide, narrow = ctx.saved_tensors
         to_weight = ctx.needs_input_grad[5:11:2]
         exact, dtype = gain.dtype, narrow.dtype
-        normal = _norm(middle, gain, offset, ctx.eps)[0].to(dtype)
+        normal, *moments = _norm(middle, gain, offset, ctx.eps)
+        normal = normal.to(dtype)
         hidden = _hidden(normal, *wide)
 
         grad_narrow_bias, half = grad.sum(0, dtype=exact), grad.to(dtype)
@@ -85,7 +86,7 @@ class OutputFeedForward(torch.autograd.Function):
         grad_wide = _product(grad_hidden.t(), normal, exact) if to_weight[1] else None
         grad_wide_bias = grad_hidden.sum(0, dtype=exact)
         grad_normal = _product(grad_hidden, wide[0], exact)
-        grad_middle, *grad_norm = _norm_backward(grad_normal, middle, mean, scale, gain, offset)
+        grad_middle, *grad_norm = _norm_backward(grad_normal, middle, *moments, gain, offset)
         grad_middle += grad
 
         grad_output_bias, half = grad_middle.sum(0, dtype=exact), grad_middle.to(dtype)

@@ -145,32 +145,27 @@ class _OutputFeedForward(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, attended, gain, offset, eps, keep, *weights):
         output, output_bias, wide, wide_bias, narrow, narrow_bias = weights
-        norm, y, middles, hiddens = _Norm(gain, offset, eps), torch.empty_like(x), [], []
+        norm, y, kept = _Norm(gain, offset, eps), torch.empty_like(x), []
         for rows in _blocks(x):
             middle = x[rows] + output_bias
             torch.addmm(middle, attended[rows], output.t(), out=middle)
             hidden = torch.mm(norm.forward(middle), wide.t()).add_(wide_bias).relu_()
             out = torch.add(middle, narrow_bias, out=y[rows])
             torch.addmm(out, hidden, narrow.t(), out=out)
-            middles.append(middle)
-            hiddens.append(hidden)
-            if not keep:
-                del middles[:], hiddens[:]
-        if keep:
-            ctx.save_for_backward(attended, gain, offset, output, wide, narrow, *middles, *hiddens)
-            ctx.eps = eps
+            if keep:
+                kept += middle, hidden
+        ctx.save_for_backward(attended, gain, offset, output, wide, narrow, *kept)
+        ctx.eps = eps
         return y
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad):
         attended, gain, offset, output, wide, narrow, *kept = ctx.saved_tensors
-        blocks = list(zip(_blocks(grad), kept[: len(kept) // 2], kept[len(kept) // 2 :], strict=True))
-        del kept
         norm = _Norm(gain, offset, ctx.eps)
         layers = [_Linear(w, ctx.needs_input_grad[6 + 2 * i]) for i, w in enumerate((output, wide, narrow))]
         grad_x, grad_attended = [], []
-        for rows, middle, hidden in blocks:
+        for rows, middle, hidden in zip(_blocks(grad), kept[::2], kept[1::2], strict=True):
             grad_y, normal = grad[rows], norm.forward(middle)
             grad_hidden = layers[2].backward(grad_y, hidden)
             torch.ops.aten.threshold_backward.grad_input(grad_hidden, hidden, 0, grad_input=grad_hidden)

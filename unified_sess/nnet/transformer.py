@@ -79,9 +79,8 @@ def encoder_layer(layer, x, copies=None):
 
     qkv = norm_projections(x, layer.norm1.norm, attention.in_proj_weight, attention.in_proj_bias, parts=3)
     attended = _attend(attention, qkv, shape)
-    wide, activation, dropout, narrow = feed_forward
-    drops = layer.training and dropout.p + layer.dropout1.p + layer.dropout2.p
-    if type(activation) is nn.ReLU and not drops:
+    if _is_plain(layer):
+        wide, _, _, narrow = feed_forward
         return output_feed_forward(x, attended, attention.out_proj, layer.norm2.norm, wide, narrow).view(shape)
     x = x + layer.dropout1(attention.out_proj(attended))
     return (x + layer.dropout2(feed_forward(layer.norm2(x)))).view(shape)
@@ -94,7 +93,7 @@ def _is_plain(layer):
     _, activation, dropout, _ = layer.pos_ffn.ffn
     drops = layer.training and dropout.p + layer.dropout1.p + layer.dropout2.p
     attention = layer.self_att.att
-    return type(activation) is nn.ReLU and not drops and None not in (attention.in_proj_weight, attention.in_proj_bias)
+    return type(activation) is nn.ReLU and not drops and attention.in_proj_weight is not None
 
 
 def _gpu_layer(layer, x, copies, shape):
