@@ -77,7 +77,7 @@ def encoder_layer(layer, x, copies=None):
         x = layer.norm1(x + layer.dropout1(attention.out_proj(_attend(attention, qkv, shape))))
         return layer.norm2(x + layer.dropout2(feed_forward(x))).view(shape)
 
-    qkv = norm_projections(x, layer.norm1.norm, attention.in_proj_weight, attention.in_proj_bias, parts=3)
+    x, qkv = norm_projections(x, layer.norm1.norm, attention.in_proj_weight, attention.in_proj_bias, parts=3)
     attended = _attend(attention, qkv, shape)
     if _is_plain(layer):
         wide, _, _, narrow = feed_forward
