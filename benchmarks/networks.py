@@ -4,6 +4,7 @@
     python benchmarks/networks.py sepformer --seconds 1 2 4 8 16 30 60 --device cuda --precision bf16 --longest
     python benchmarks/networks.py sepformer --seconds 1 2 4 8 16 --device cuda --precision bf16 --cuda-graphs
     python benchmarks/networks.py convtasnet --mode separate --seconds 60
+    python benchmarks/networks.py sepformer --seconds 4 --threads 2 --pairs 10 --apart
 
 Stock and ours take turns in one process (first theirs, then ours, `--pairs` times); times are medians, the speed-up is
 the median of the ratios of neighbours. `train` is forward, backward and an Adam step through the whole network,
@@ -11,21 +12,26 @@ the median of the ratios of neighbours. `train` is forward, backward and an Adam
 Adam's averages of both networks) in a run of its own: PyTorch's counter on a GPU, the resident set on a CPU (Linux).
 With `--cuda-graphs` our forward and backward pass is recorded and replayed, as with `train.py --cuda_graphs True`;
 SpeechBrain's dual-path model cannot be recorded, since it pads with zeros that it copies from the CPU each time.
+With `--apart` (CPU) they take turns in processes of their own, ours keeps freed memory as `train.py` does, and the first
+three turns do not count, in which glibc learns what to keep: nearer to two trainings than sharing one process, where
+each finds the memory as the other left it.
 On a machine that does other work besides, `--threads 1` and the processor time (second ratio, CPU) are steadier.
 """
 
 import argparse
 import ctypes
 import gc
+import multiprocessing
 import re
 import statistics
 import time
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 import torch
 from hyperpyyaml import load_hyperpyyaml
 
+from unified_sess.allocator import keep_freed_memory
 from unified_sess.cuda_graphs import CALLS_BEFORE, Replay
 from unified_sess.errors import UserError
 from unified_sess.network import MODULE_NAMES, separate
@@ -103,6 +109,44 @@ class Runner:
             separate(self.network, signal)
 
 
+class Apart:
+    """A `Runner` in a process of its own."""
+
+    recorded = False
+
+    def __init__(self, stock, arguments, sample_rate):
+        context = multiprocessing.get_context("spawn")
+        self.connection, theirs = context.Pipe()
+        context.Process(target=serve, args=(stock, arguments, sample_rate, theirs), daemon=True).start()
+
+    def time(self, seconds):
+        return self._ask("time", seconds)
+
+    def memory(self, seconds):
+        return self._ask("memory", seconds)
+
+    def _ask(self, *question):
+        self.connection.send(question)
+        return self.connection.recv()
+
+
+def serve(stock, arguments, sample_rate, connection):
+    """Answers calls of a `Runner`'s methods until nobody asks any more."""
+    if not stock:
+        keep_freed_memory()
+    torch.set_num_threads(arguments.threads or torch.get_num_threads())
+    runner = runner_of(stock, arguments, sample_rate)
+    with suppress(EOFError):
+        while True:
+            method, seconds = connection.recv()
+            connection.send(getattr(runner, method)(seconds))
+
+
+def runner_of(stock, arguments, sample_rate, recorded=False):
+    overrides = {"activation_checkpointing": True} if arguments.checkpointing and not stock else {}
+    return Runner(build(arguments.network, stock, arguments.device, overrides), arguments, sample_rate, recorded)
+
+
 def synchronize(device):
     if device.startswith("cuda"):
         torch.cuda.synchronize()
@@ -134,7 +178,7 @@ def _resident(field):
 def compare(stock, ours, seconds, pairs):
     """One row: length, both times, ratios of clock and processor time, both memories and their ratio."""
     runners, times = (stock, ours), []
-    warm = CALLS_BEFORE + 1 if ours.recorded else 1
+    warm = 3 if isinstance(ours, Apart) else CALLS_BEFORE + 1 if ours.recorded else 1
     for turn in range(pairs + warm):
         pair = [runner.time(seconds) for runner in runners]
         if turn >= warm or None in pair:
@@ -174,20 +218,23 @@ def main():
     parser.add_argument("--threads", type=int, default=None, help="CPU threads")
     parser.add_argument("--longest", action="store_true", help="also the longest signal that fits (GPU)")
     parser.add_argument("--cuda-graphs", action="store_true", help="ours recorded and replayed (GPU, train)")
+    parser.add_argument("--apart", action="store_true", help="each network in a process of its own (CPU)")
     parser.add_argument("--checkpointing", action="store_true", help="ours with activation checkpointing")
     arguments = parser.parse_args()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
 
-    sample_rate, on_gpu, runners = 8000, arguments.device.startswith("cuda"), []
+    sample_rate, on_gpu = 8000, arguments.device.startswith("cuda")
     recorded = arguments.cuda_graphs and on_gpu and arguments.mode == "train"
-    for stock in (True, False):
-        overrides = {"activation_checkpointing": True} if arguments.checkpointing and not stock else {}
-        network = build(arguments.network, stock, arguments.device, overrides)
-        runners.append(Runner(network, arguments, sample_rate, recorded and not stock))
+    if arguments.apart and on_gpu:
+        parser.error("--apart is for a CPU")
+    if arguments.apart:
+        runners = [Apart(stock, arguments, sample_rate) for stock in (True, False)]
+    else:
+        runners = [runner_of(stock, arguments, sample_rate, recorded and not stock) for stock in (True, False)]
     where = torch.cuda.get_device_name() if on_gpu else f"{torch.get_num_threads()} threads"
-    graphs = ", ours replayed" if runners[1].recorded else ""
-    print(f"{arguments.network}, {arguments.mode}, {arguments.precision}, batch {arguments.batch}, {where}{graphs}")
+    how = ", ours replayed" if runners[1].recorded else ", each in its own process" if arguments.apart else ""
+    print(f"{arguments.network}, {arguments.mode}, {arguments.precision}, batch {arguments.batch}, {where}{how}")
     print("      s   stock ms    ours ms  speed-up    CPU   stock GB    ours GB  memory", flush=True)
     for seconds in arguments.seconds:
         print(compare(*runners, seconds, arguments.pairs), flush=True)
