@@ -120,10 +120,14 @@ class _Product:
         places = [None] * len(grads) if self.grad_matrix is None else self.grad_matrix.chunk(len(grads))
         for part, (grad, matrix, place) in enumerate(zip(grads, self.matrix.chunk(len(grads)), places, strict=True)):
             if place is not None:
-                torch.addmm(place, grad.t(), x, beta=self.beta, out=place)
-            out = out.addmm_(grad, matrix) if part else torch.mm(grad, matrix, out=out)
+                _add_product(place, grad.t(), x, beta=self.beta)
+            out = _add_product(out, grad, matrix) if part else torch.mm(grad, matrix, out=out)
         self.beta = 1
         return out
+
+
+def _add_product(x, one, other, beta=1):
+    return torch.addmm(x, one, other, beta=beta, out=x)  # as `addmm_`, which PyTorch's counter of operations misses
 
 
 def _sum_of_rows(x):
@@ -160,10 +164,10 @@ class _OutputFeedForward(torch.autograd.Function):
         output, output_bias, wide, wide_bias, narrow, narrow_bias = weights
         matrix, y, kept = _matrix(gain, offset, wide, wide_bias), torch.empty_like(x), []
         for rows in _blocks(x):
-            middle = (x[rows] + output_bias).addmm_(attended[rows], output.t())
+            middle = _add_product(x[rows] + output_bias, attended[rows], output.t())
             normal, scale = _normal(middle, eps)
             hidden = torch.mm(normal, matrix.t()).relu_()
-            torch.add(middle, narrow_bias, out=y[rows]).addmm_(hidden, narrow.t())
+            _add_product(torch.add(middle, narrow_bias, out=y[rows]), hidden, narrow.t())
             if keep:
                 kept += normal, scale, hidden
         ctx.save_for_backward(attended, gain, offset, output, wide, narrow, matrix, *kept)
