@@ -37,7 +37,9 @@ def plain_feed_forward(x, attended, output, norm, wide, narrow):
     return x + narrow(F.relu(wide(norm(x))))
 
 
-@pytest.mark.parametrize(("blocks", "plain"), [(projections, plain_projections), (output_feed_forward, plain_feed_forward)])
+@pytest.mark.parametrize(
+    ("blocks", "plain"), [(projections, plain_projections), (output_feed_forward, plain_feed_forward)]
+)
 @pytest.mark.parametrize(
     "frozen", [(), ("norm",), ("output", "narrow"), ("wide", "narrow"), ("output", "norm", "wide", "narrow"), "x"]
 )
@@ -61,7 +63,9 @@ def test_without_gradients_the_same(layers, blocks):
         torch.testing.assert_close(blocks(x, attended, **layers), expected)
 
 
-@pytest.mark.parametrize(("blocks", "plain"), [(projections, plain_projections), (output_feed_forward, plain_feed_forward)])
+@pytest.mark.parametrize(
+    ("blocks", "plain"), [(projections, plain_projections), (output_feed_forward, plain_feed_forward)]
+)
 def test_rows_without_variance_and_far_from_zero(layers, blocks, plain):
     """Silence, a constant, and a mean of a thousand deviations: where a norm has least to go by."""
     x = torch.tensor([[0.0] * 4, [3.0] * 4, [1e3 - 1, 1e3, 1e3, 1e3 + 1]], dtype=torch.float64, requires_grad=True)
@@ -89,11 +93,16 @@ def test_what_waits_for_the_backward_pass(layers):
 
     def kept(blocks):
         sizes = {}
-        with torch.autograd.graph.saved_tensors_hooks(lambda t: sizes.update({t.data_ptr(): t.numel()}) or t, lambda t: t):
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda t: sizes.update({t.data_ptr(): t.numel()}) or t, lambda t: t
+        ):
             result = blocks(x, attended, **layers)
         del result
         return sum(size for pointer, size in sizes.items() if pointer not in own)
 
     matrix = layers["wide"].weight.numel()
-    assert kept(lambda *args, **kwargs: norm_projections(args[0], layers["norm"], *layers["wide"].parameters(), 3)) == 40 * 5 + matrix
+    assert (
+        kept(lambda *args, **kwargs: norm_projections(args[0], layers["norm"], *layers["wide"].parameters(), 3))
+        == 40 * 5 + matrix
+    )
     assert kept(output_feed_forward) == 40 * (5 + 4 + 6) + matrix

@@ -1,9 +1,9 @@
 """Layer norm and the linear layers behind it, in few passes over little memory, for a CPU in single precision.
 
-A CPU takes about as long to fetch memory as the matrix products leave it idle, so each tensor is passed as seldom as
-can be: bias and gain of a norm and the bias behind it are part of the matrix, the hidden layer is worked on in place,
-gradients are added where they arise, and long signals go block by block. Other devices, mixed precision and
-`torch.compile` use the plain operations.
+Passing over a large tensor, and fetching memory for it, takes a CPU time that no matrix product hides. So gain and
+offset of a norm and the bias behind it are part of the matrix, the hidden layer is worked on in place, gradients are
+added where they arise, and long signals go block by block. Other devices, mixed precision and `torch.compile` use the
+plain operations.
 """
 
 import torch
