@@ -72,6 +72,11 @@ def _blocks(x):
     return [slice(start, start + BLOCK) for start in range(0, len(x), BLOCK)]
 
 
+def _empty(x, width):
+    """Rows `[rows, width]` for those of `x`, not a power of two apart: there a column finds few places in the cache."""
+    return x.new_empty(len(x), width + 16)[:, :width]
+
+
 def _matrix(gain, offset, weight, bias):
     """The matrix whose product with `_normal(x)` is `linear(norm(x))`.
 
@@ -137,7 +142,7 @@ def _sum_of_rows(x):
 class _NormProjections(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, gain, offset, eps, weight, bias, parts, keep):
-        matrix, y, kept = _matrix(gain, offset, weight, bias), x.new_empty(len(x), len(weight)), []
+        matrix, y, kept = _matrix(gain, offset, weight, bias), _empty(x, len(weight)), []
         for rows in _blocks(x):
             normal, scale = _normal(x[rows], eps)
             torch.mm(normal, matrix.t(), out=y[rows])
@@ -166,7 +171,7 @@ class _OutputFeedForward(torch.autograd.Function):
         for rows in _blocks(x):
             middle = _add_product(x[rows] + output_bias, attended[rows], output.t())
             normal, scale = _normal(middle, eps)
-            hidden = torch.mm(normal, matrix.t()).relu_()
+            hidden = torch.mm(normal, matrix.t(), out=_empty(normal, len(matrix))).relu_()
             _add_product(torch.add(middle, narrow_bias, out=y[rows]), hidden, narrow.t())
             if keep:
                 kept += normal, scale, hidden
@@ -182,7 +187,7 @@ class _OutputFeedForward(torch.autograd.Function):
         middle = _Product(matrix, any(wanted[2:4] + wanted[8:10]))
         grad_x, grad_attended = torch.empty_like(grad), torch.empty_like(attended)
         for rows, normal, scale, hidden in zip(_blocks(grad), kept[::3], kept[1::3], kept[2::3], strict=True):
-            grad_hidden = last.backward([grad[rows]], hidden)
+            grad_hidden = last.backward([grad[rows]], hidden, out=_empty(hidden, hidden.shape[1]))
             torch.ops.aten.threshold_backward.grad_input(grad_hidden, hidden, 0, grad_input=grad_hidden)
             grad_normal = middle.backward([grad_hidden], normal)
             _normal_backward(grad_normal, normal, scale, grad[rows], out=grad_x[rows])
