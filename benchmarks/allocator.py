@@ -80,7 +80,7 @@ def measure(arguments):
 def training(arguments, modules):
     """A function that takes a training step with gradient modulation."""
     joint = JointStep(modules, GradientModulation("gm"))
-    optimizer = torch.optim.Adam(joint.parameters, 1e-5)
+    optimizer = torch.optim.Adam(joint.parameters, 1e-5, fused=True)
     batch = random_batch(arguments.batch, round(arguments.seconds * 8000))
 
     def step():

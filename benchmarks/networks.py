@@ -55,7 +55,7 @@ class Runner:
     def __init__(self, network, arguments, sample_rate, recorded=False):
         self.network, self.arguments, self.sample_rate, self.recorded = network, arguments, sample_rate, recorded
         self.parameters = list(network.parameters())
-        self.optimizer = torch.optim.Adam(self.parameters, lr=1e-5)
+        self.optimizer = torch.optim.Adam(self.parameters, lr=1e-5, fused=True)
         self.start()
 
     def start(self):
@@ -208,7 +208,8 @@ def longest(runner):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
-    parser.add_argument("network", help="a file of hparams/networks, without .yaml")
+    names = sorted(file.stem for file in FOLDER.glob("*.yaml"))
+    parser.add_argument("network", choices=names, help="a file of hparams/networks, without .yaml")
     parser.add_argument("--seconds", type=float, nargs="+", default=[1, 2, 4, 8], help="lengths of the signal")
     parser.add_argument("--mode", choices=["train", "separate"], default="train")
     parser.add_argument("--device", default="cpu")

@@ -94,7 +94,7 @@ def make_steps(arguments, batch):
             "training_signal_len": arguments.seconds,
         }
         run_opts = {"device": arguments.device, "precision": arguments.precision, "max_grad_norm": 5.0}
-        brain = UnifiedBrain(modules, lambda p: torch.optim.Adam(p, 1e-5), hparams, run_opts)
+        brain = UnifiedBrain(modules, lambda p: torch.optim.Adam(p, 1e-5, fused=True), hparams, run_opts)
         brain.modules.train()
         brain.init_optimizers()
         optimizer = optimizer or brain.optimizer
