@@ -5,6 +5,7 @@ from speechbrain.lobes.models import dual_path
 from torch import nn
 
 from unified_sess.data.batches import Batch
+from unified_sess.gradient_modulation import GradientModulation
 from unified_sess.nnet.conv_tasnet import MaskNet
 
 
@@ -55,3 +56,19 @@ def random_batch(lengths, num_spks=2, seed=0):
     clean = sources.sum(-1)
     ids = [f"u{row}" for row in range(len(lengths))]
     return Batch(ids, clean + noise, clean, sources, torch.tensor(lengths))
+
+
+def brain_settings(rule="gm", cuda_graphs=False, training_signal_len=4):
+    """Settings of an experiment that a `UnifiedBrain` wants to take steps."""
+    return {
+        "modulation": GradientModulation(rule),
+        "enhancement_weight": 0.5,
+        "threshold": None,
+        "gradient_statistics": False,
+        "detach_clean_features": False,
+        "lr": 1e-3,
+        "lr_factors": {},
+        "freeze": [],
+        "cuda_graphs": cuda_graphs,
+        "training_signal_len": training_signal_len,
+    }

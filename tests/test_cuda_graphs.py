@@ -5,11 +5,10 @@ import copy
 import pytest
 import torch
 
-from tests.networks import random_batch, tiny_modules
+from tests.networks import brain_settings, random_batch, tiny_modules
 from unified_sess.brain import UnifiedBrain
 from unified_sess.cuda_graphs import CALLS_BEFORE, MOST, Replay
 from unified_sess.errors import UserError
-from unified_sess.gradient_modulation import GradientModulation
 
 
 def flat(outputs):
@@ -31,18 +30,7 @@ def stand_in(function, inputs, pool):
 
 
 def brain(modules, device="cpu", rule="gm", factor=1, precision="fp32", cuda_graphs=False, training_signal_len=4):
-    hparams = {
-        "modulation": GradientModulation(rule),
-        "enhancement_weight": 0.5,
-        "threshold": None,
-        "gradient_statistics": False,
-        "detach_clean_features": False,
-        "lr": 1e-3,
-        "lr_factors": {},
-        "freeze": [],
-        "cuda_graphs": cuda_graphs,
-        "training_signal_len": training_signal_len,
-    }
+    hparams = brain_settings(rule, cuda_graphs, training_signal_len)
     options = {"device": device, "precision": precision, "grad_accumulation_factor": factor}
     result = UnifiedBrain(copy.deepcopy(modules), lambda p: torch.optim.SGD(p, 1e-3), hparams, options)
     result.modules.train()

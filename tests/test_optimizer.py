@@ -1,29 +1,18 @@
 """The optimizer of a training that is resumed."""
 
 import copy
+from functools import partial
 
 import pytest
 import torch
 
-from tests.networks import tiny_modules
+from tests.networks import brain_settings, tiny_modules
 from unified_sess.brain import UnifiedBrain
-from unified_sess.gradient_modulation import GradientModulation
 
 
 def trained_brain(fused):
-    hparams = {
-        "modulation": GradientModulation("gm"),
-        "enhancement_weight": 0.5,
-        "threshold": None,
-        "gradient_statistics": False,
-        "detach_clean_features": False,
-        "lr": 1e-3,
-        "lr_factors": {},
-        "freeze": [],
-        "cuda_graphs": False,
-        "training_signal_len": None,
-    }
-    brain = UnifiedBrain(tiny_modules(), lambda p: torch.optim.Adam(p, 1e-3, fused=fused), hparams, {"device": "cpu"})
+    adam = partial(torch.optim.Adam, lr=1e-3, fused=fused)
+    brain = UnifiedBrain(tiny_modules(), adam, brain_settings(), {"device": "cpu"})
     brain.init_optimizers()
     step(brain)
     return brain

@@ -74,7 +74,7 @@ class UnifiedBrain(sb.Brain):
         if not groups:
             raise UserError("every module is frozen, so there is nothing to train: shorten freeze")
         self.optimizer = self.opt_class(groups)
-        self.optimizer.register_load_state_dict_pre_hook(_fused_as_before)
+        self.optimizer.register_load_state_dict_pre_hook(_fused_as_made)
         self.optimizers_dict = {"opt_class": self.optimizer}
         if self.checkpointer is not None:
             self.checkpointer.add_recoverable("optimizer", self.optimizer)
@@ -388,7 +388,7 @@ def _mixture_si_snr(batch):
     return torch.stack(values)
 
 
-def _fused_as_before(optimizer, state):
+def _fused_as_made(optimizer, state):
     """Whether a step is fused is for the experiment to say, not for the checkpoint: fp16's scaler counts on the former."""
     if "fused" not in optimizer.defaults:
         return state
