@@ -13,14 +13,14 @@ import speechbrain as sb
 import torch
 from speechbrain.utils.distributed import ddp_barrier, ddp_init_group, if_main_process
 
-from unified_sess.allocator import keep_freed_memory
-from unified_sess.brain import UnifiedBrain
-from unified_sess.config import Experiment, parse_command_line
-from unified_sess.data.datasets import build_datasets, choose_data_folder
-from unified_sess.distributed import lost_process_is_one_line
-from unified_sess.errors import UserError, one_line_errors, writable_folder
+from unified_sess.data.parts import build_datasets, choose_data_folder
 from unified_sess.evaluation.evaluate import evaluate_network, summary_lines
-from unified_sess.pretrained import load_pretrained
+from unified_sess.training.brain import UnifiedBrain
+from unified_sess.training.distributed import lost_process_is_one_line
+from unified_sess.training.experiment import Experiment, parse_command_line
+from unified_sess.training.pretrained import load_pretrained
+from unified_sess.utils.allocator import keep_freed_memory
+from unified_sess.utils.errors import UserError, one_line_errors, writable_folder
 
 
 def main(arguments):

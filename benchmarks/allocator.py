@@ -20,11 +20,11 @@ from hyperpyyaml import load_hyperpyyaml
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.train_step import NETWORKS, random_batch
-from unified_sess.allocator import keep_freed_memory
 from unified_sess.gradient_modulation import GradientModulation
-from unified_sess.joint_step import JointStep
 from unified_sess.losses import utterance_losses
 from unified_sess.network import separate
+from unified_sess.training.joint_step import JointStep
+from unified_sess.utils.allocator import keep_freed_memory
 
 
 def main():
@@ -49,10 +49,14 @@ def main():
     for _ in range(arguments.repeats):
         for kind, runs in found.items():
             command = [sys.executable, __file__, *sys.argv[1:], "--child", kind]
-            runs.append(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1]))
+            runs.append(
+                json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
+            )
     work = "separation" if arguments.separate else f"training in {arguments.precision}"
     print(f"{arguments.network}, {work}, {arguments.batch} x {arguments.seconds:g} s, one thread\n")
-    print("| freed memory | user (s a batch) | system (s a batch) | ratio of the sum | peak (GB) |\n|---|---|---|---|---|")
+    print(
+        "| freed memory | user (s a batch) | system (s a batch) | ratio of the sum | peak (GB) |\n|---|---|---|---|---|"
+    )
     medians = {kind: [statistics.median(column) for column in zip(*runs)] for kind, runs in found.items()}
     for kind, (user, system, peak) in medians.items():
         ratio = sum(medians["given back"][:2]) / (user + system)

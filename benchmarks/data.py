@@ -76,7 +76,9 @@ def generation(args, folder):
                 with tempfile.TemporaryDirectory(dir=folder) as out:
                     evict([speech, noise] if args.cold else [])
                     start = time.perf_counter()
-                    subprocess.run([*command, option, out], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+                    subprocess.run(
+                        [*command, option, out], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+                    )
                     pair.append(args.rows / (time.perf_counter() - start))
             rates.append(pair)
         report(f"generation, {args.rows} mixtures, {' '.join(freqs + modes)}{', cold' * args.cold}", rates)
@@ -123,9 +125,13 @@ def items_a_second(dataset, keys, cold):
 
 def speechbrain_mixer(args, folder):
     """The peer's dataset over 8 kHz copies of the corpus, which it needs."""
-    jobs = [(p, folder / "speech" / p.relative_to(args.corpora / "LibriSpeech" / "train-clean-100").with_suffix(".wav"))
-            for p in (args.corpora / "LibriSpeech" / "train-clean-100").rglob("*.flac")]
-    jobs += [(p, folder / "Libri" / "wav8k/min/train-360/noise" / p.name) for p in (args.corpora / "wham_noise/tr").glob("*")]
+    jobs = [
+        (p, folder / "speech" / p.relative_to(args.corpora / "LibriSpeech" / "train-clean-100").with_suffix(".wav"))
+        for p in (args.corpora / "LibriSpeech" / "train-clean-100").rglob("*.flac")
+    ]
+    jobs += [
+        (p, folder / "Libri" / "wav8k/min/train-360/noise" / p.name) for p in (args.corpora / "wham_noise/tr").glob("*")
+    ]
     for source, target in jobs:
         target.parent.mkdir(parents=True, exist_ok=True)
         signal, rate = soundfile.read(source)
@@ -147,7 +153,9 @@ def manifest(args, folder):
     from unified_sess.data.manifest import read_manifest, write_manifest
 
     def row(k):
-        paths = [f"$data_root/wav8k/min/train-360/{p}/{k:08}.wav" for p in ("mix_both", "mix_clean", "s1", "s2", "noise")]
+        paths = [
+            f"$data_root/wav8k/min/train-360/{p}/{k:08}.wav" for p in ("mix_both", "mix_clean", "s1", "s2", "noise")
+        ]
         return [f"{k:08}", 10.0, 80000, 8000, *paths]
 
     write_manifest(folder / "m.csv", (row(k) for k in range(10**6)), 2)
@@ -172,7 +180,9 @@ def main():
     parser.add_argument("--speechbrain", type=Path)
     parser.add_argument("--rows", type=int, default=400)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--cold", action="store_true", help="read from the disk, as from a corpus larger than the memory")
+    parser.add_argument(
+        "--cold", action="store_true", help="read from the disk, as from a corpus larger than the memory"
+    )
     parser.add_argument("--tables", nargs="+", default=list(tables), choices=list(tables))
     args = parser.parse_args()
     for name in filter(args.tables.__contains__, tables):  # the manifest first: its peak memory is its own

@@ -29,8 +29,13 @@ def main():
     """Print both tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--network", default="convtasnet-small", help="a file of hparams/networks")
-    parser.add_argument("--minutes", type=float, nargs="*", default=[1, 4, 15, 60],
-                        help="lengths of the recordings; none leaves the input of 8 s")
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        nargs="*",
+        default=[1, 4, 15, 60],
+        help="lengths of the recordings; none leaves the input of 8 s",
+    )
     parser.add_argument("--stock-gigabytes", type=float, default=12, help="memory that the stock class may take")
     parser.add_argument("--stock-seconds", type=float, default=60, help="time that the stock class may take")
     parser.add_argument("--threads", type=int, default=2)
@@ -48,7 +53,9 @@ def main():
 
 def compare_lengths(folder, options):
     """Peak memory and seconds by length."""
-    print("| minutes | ours: peak MB | s | real-time factor | stock: peak MB | s |\n|---|---|---|---|---|---|", flush=True)
+    print(
+        "| minutes | ours: peak MB | s | real-time factor | stock: peak MB | s |\n|---|---|---|---|---|---|", flush=True
+    )
     beyond = None  # the limit that the stock class ran into
     for minutes in options.minutes:
         make_recording(folder / "mixture.wav", minutes)
@@ -65,9 +72,9 @@ def make_models(folder, network):
     from hyperpyyaml import load_hyperpyyaml
     from speechbrain.utils.epoch_loop import EpochCounter
 
-    from unified_sess.checkpointing import AtomicCheckpointer
-    from unified_sess.config import Experiment
-    from unified_sess.inference.export import export
+    from unified_sess.model_io.export import export
+    from unified_sess.training.checkpoints import AtomicCheckpointer
+    from unified_sess.training.experiment import Experiment
 
     torch.manual_seed(0)
     experiment = Experiment(REPOSITORY / "hparams" / "unified.yaml", {"network": network, "output_folder": str(folder)})
@@ -127,13 +134,15 @@ def child(kind, folder, threads):
     torch.set_num_threads(threads)
     folder = Path(folder)
     if kind == "ours":
-        from unified_sess.inference.planning import Job
-        from unified_sess.inference.separate_files import Options, separate_recording
+        from unified_sess.inference.files.planning import Job
+        from unified_sess.inference.files.separate_files import Options, separate_recording
 
         model = load_ours(folder)
         (folder / "out").mkdir(exist_ok=True)
         start = time.perf_counter()
-        separate_recording(model, Job(folder / "mixture.wav", Path(), "mixture"), folder / "out", (), Options(overwrite=True))
+        separate_recording(
+            model, Job(folder / "mixture.wav", Path(), "mixture"), folder / "out", (), Options(overwrite=True)
+        )
     else:
         model = load_stock(folder)
         mixture = torch.from_numpy(soundfile.read(folder / "mixture.wav", dtype="float32")[0]).unsqueeze(0)
@@ -170,7 +179,10 @@ def compare_short(folder, pairs):
             model.separate_batch(mixture)
             times[name].append(time.perf_counter() - start)
     ours, stock = (np.array(times[name]) for name in ("ours", "stock"))
-    print(f"8 s: ours {np.median(ours):.3f} s, stock {np.median(stock):.3f} s, stock / ours {np.median(stock / ours):.2f}; ", end="")
+    print(
+        f"8 s: ours {np.median(ours):.3f} s, stock {np.median(stock):.3f} s, stock / ours {np.median(stock / ours):.2f}; ",
+        end="",
+    )
     print(f"largest difference of the outputs {difference:.1e}")
 
 

@@ -31,10 +31,10 @@ from pathlib import Path
 import torch
 from hyperpyyaml import load_hyperpyyaml
 
-from unified_sess.allocator import keep_freed_memory
-from unified_sess.cuda_graphs import CALLS_BEFORE, Replay
-from unified_sess.errors import UserError
 from unified_sess.network import MODULE_NAMES, separate
+from unified_sess.training.cuda_graphs import CALLS_BEFORE, Replay
+from unified_sess.utils.allocator import keep_freed_memory
+from unified_sess.utils.errors import UserError
 
 FOLDER = Path(__file__).resolve().parent.parent / "hparams" / "networks"
 

@@ -29,14 +29,19 @@ def main():
         kinds[f"leak of {decibels} dB, noise of -14 dB"] = leaky(10 ** (decibels / 20), 0.2)
     if options.model:
         kinds[options.model] = separator(UnifiedSeparation.from_pretrained(options.model))
-    print("| sources | windows right | one gender | two genders | worst conversation | all right |\n|---|---|---|---|---|---|")
+    print(
+        "| sources | windows right | one gender | two genders | worst conversation | all right |\n|---|---|---|---|---|---|"
+    )
     for name, separate in kinds.items():
         shares = np.array([
             windows_right(conversation(pair, seed=seed), seed=seed, separate=separate)
             for seed, pair in enumerate(recorded_pairs(options.corpora, options.pairs))
         ])  # fmt: skip
         means = [f"{100 * part.mean():.1f} %" for part in (shares, shares[::2], shares[1::2])]
-        print(f"| {name} | {' | '.join(means)} | {100 * shares.min():.0f} % | {(shares == 1).sum()} of {len(shares)} |", flush=True)
+        print(
+            f"| {name} | {' | '.join(means)} | {100 * shares.min():.0f} % | {(shares == 1).sum()} of {len(shares)} |",
+            flush=True,
+        )
 
 
 def separator(model):

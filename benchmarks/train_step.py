@@ -23,10 +23,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from unified_sess.brain import UnifiedBrain
 from unified_sess.data.batches import Batch
 from unified_sess.gradient_modulation import GradientModulation
 from unified_sess.losses import utterance_losses
+from unified_sess.training.brain import UnifiedBrain
 
 NETWORKS = Path(__file__).resolve().parent.parent / "hparams" / "networks"
 
@@ -53,14 +53,18 @@ def main():
             parser.error(f"no row {unknown.pop()!r}: choose from {', '.join(steps)}")
         steps = {name: step for name, step in steps.items() if name in ("sum", *arguments.rows)}
     flops = {name: count_flops(step) for name, step in steps.items()}  # also the warm-up
-    memory = {name: peak_of(step, arguments.device) for name, step in steps.items()}  # the second call: none is recorded yet
+    memory = {
+        name: peak_of(step, arguments.device) for name, step in steps.items()
+    }  # the second call: none is recorded yet
     for step in steps.values():
         step()  # the call that records
     times = {name: [] for name in steps}
     for _ in range(arguments.repeats):
         for name, step in steps.items():
             times[name].append(seconds_of(step, arguments.device))
-    title = f"{arguments.network}, {arguments.batch} x {arguments.seconds:g} s, {arguments.precision}, {arguments.device}"
+    title = (
+        f"{arguments.network}, {arguments.batch} x {arguments.seconds:g} s, {arguments.precision}, {arguments.device}"
+    )
     title += ", replayed" if arguments.cuda_graphs else ""
     print_table(title, flops, times, memory)
 

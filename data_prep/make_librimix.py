@@ -11,13 +11,13 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # one process a core: more thread
 
 import pandas as pd
 
-from unified_sess.data import noise_speed
-from unified_sess.data.librimix_drawing import draw_rows
-from unified_sess.data.librimix_generation import TYPES, generate_split
-from unified_sess.data.librimix_sources import RATE, output_name, read_metadata
-from unified_sess.data.speech_folders import index_folder
-from unified_sess.errors import UserError, one_line_errors, writable_folder
-from unified_sess.files import atomic_path
+from unified_sess.data.librimix import noise_speed
+from unified_sess.data.librimix.drawing import draw_rows
+from unified_sess.data.librimix.generation import TYPES, generate_split
+from unified_sess.data.librimix.sources import RATE, output_name, read_metadata
+from unified_sess.data.own_folders.speech_folders import index_folder
+from unified_sess.utils.errors import UserError, one_line_errors, writable_folder
+from unified_sess.utils.files import atomic_path
 
 NOISE_SPLITS = {"train": "tr", "dev": "cv", "test": "tt"}
 
@@ -55,7 +55,16 @@ def run(args):
     for name, rows in splits(args, output):
         noise_speed.make_missing(rows, args.wham_noise, args.workers)
         generate_split(
-            rows, args.librispeech, args.wham_noise, output, name, args.n_src, args.freq, args.mode, args.types, args.workers
+            rows,
+            args.librispeech,
+            args.wham_noise,
+            output,
+            name,
+            args.n_src,
+            args.freq,
+            args.mode,
+            args.types,
+            args.workers,
         )
     speakers = Path(args.librispeech) / "SPEAKERS.TXT"
     if speakers.is_file():  # results by gender need it

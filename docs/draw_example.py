@@ -27,8 +27,15 @@ def main(results, picture):
     for axis, (kind, title) in zip(axes.flat, TITLES.items()):
         signal, rate = soundfile.read(str(first).replace("_mixture.wav", f"_{kind}.wav"))
         levels = spectrogram(signal, rate)
-        axis.imshow(levels, origin="lower", aspect="auto", cmap="magma", vmin=levels.max() - 65, vmax=levels.max(),
-                    extent=(0, len(signal) / rate, 0, rate / 2000))
+        axis.imshow(
+            levels,
+            origin="lower",
+            aspect="auto",
+            cmap="magma",
+            vmin=levels.max() - 65,
+            vmax=levels.max(),
+            extent=(0, len(signal) / rate, 0, rate / 2000),
+        )
         axis.set_title(title, fontsize=10)
     for axis in axes[1]:
         axis.set_xlabel("time (s)")

@@ -37,3 +37,28 @@ def corpora():
 def seeded():
     """Every test starts from the same random state."""
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def trained_model(tmp_path_factory):
+    """Model folder of a small network that separates a low from a high voice (`tests.inference.training`), 8 kHz."""
+    from tests.inference.training import trained
+
+    torch.manual_seed(0)
+    content, modules = trained()
+    return _exported(tmp_path_factory.mktemp("trained"), modules=modules, content=content, si_snri=(17.0,))
+
+
+@pytest.fixture(scope="session")
+def random_model(tmp_path_factory):
+    """Model folder of a tiny network with random weights, two speakers, 8 kHz."""
+    torch.manual_seed(0)
+    return _exported(tmp_path_factory.mktemp("random"), si_snri=(5.0,))
+
+
+def _exported(folder, **results):
+    from tests.model_io.results import make_results  # slow to import, and few tests need it
+    from unified_sess.model_io.export import export
+
+    make_results(folder / "results", **results)
+    return export(folder / "results", folder / "model")

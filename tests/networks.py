@@ -29,19 +29,37 @@ def _convtasnet(channels, num_spks):
 def _dprnn(channels, num_spks):
     blocks = [dual_path.SBRNNBlock(channels, 8, 1, "LSTM", bidirectional=True) for _ in range(2)]
     return dual_path.Dual_Path_Model(
-        channels, channels, blocks[0], blocks[1], num_layers=1, norm="ln", K=20, num_spks=num_spks,
-        skip_around_intra=True, linear_layer_after_inter_intra=True,
+        channels,
+        channels,
+        blocks[0],
+        blocks[1],
+        num_layers=1,
+        norm="ln",
+        K=20,
+        num_spks=num_spks,
+        skip_around_intra=True,
+        linear_layer_after_inter_intra=True,
     )
 
 
 def _sepformer(channels, num_spks):
     blocks = [
-        dual_path.SBTransformerBlock(1, channels, 2, d_ffn=16, dropout=0, use_positional_encoding=True, norm_before=True)
+        dual_path.SBTransformerBlock(
+            1, channels, 2, d_ffn=16, dropout=0, use_positional_encoding=True, norm_before=True
+        )
         for _ in range(2)
     ]
     return dual_path.Dual_Path_Model(
-        channels, channels, blocks[0], blocks[1], num_layers=1, norm="ln", K=20, num_spks=num_spks,
-        skip_around_intra=True, linear_layer_after_inter_intra=False,
+        channels,
+        channels,
+        blocks[0],
+        blocks[1],
+        num_layers=1,
+        norm="ln",
+        K=20,
+        num_spks=num_spks,
+        skip_around_intra=True,
+        linear_layer_after_inter_intra=False,
     )
 
 

@@ -9,9 +9,8 @@ import soundfile
 import torch
 import typer
 
-from tests.inference.conftest import random_model  # noqa: F401 - the fixture
 from unified_sess import cli
-from unified_sess.inference import model_files
+from unified_sess.model_io import model_files
 
 COMMANDS = ("separate", "export", "evaluate", "compare", "check-data", "show-network")
 
@@ -73,7 +72,9 @@ def test_wrong_usage_is_one_line_and_status_2(capsys, arguments, words):
 
 
 def test_separate(capsys, recording, random_model, tmp_path):  # noqa: F811
-    status, out, err = run(capsys, "separate", recording, "--model", random_model, "--output-dir", tmp_path / "out", "--enhanced")
+    status, out, err = run(
+        capsys, "separate", recording, "--model", random_model, "--output-dir", tmp_path / "out", "--enhanced"
+    )
     assert status == 0 and sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         "a_enhanced.wav", "a_s1.wav", "a_s2.wav",
     ]  # fmt: skip
@@ -87,7 +88,7 @@ def test_every_option_of_separate_arrives(capsys, recording, random_model, tmp_p
     def separate_files(model, paths, output_dir, options, jobs):
         seen.update(options._asdict(), paths=paths, jobs=jobs, device=model.device, output=output_dir)
 
-    monkeypatch.setattr("unified_sess.inference.separate_files.separate_files", separate_files)
+    monkeypatch.setattr("unified_sess.inference.files.separate_files.separate_files", separate_files)
     status, _, _ = run(
         capsys, "separate", "a.wav", "b", "--output-dir", "out", "--model", random_model, "--enhanced", "--format", "flac",
         "--model-rate", "--overwrite", "--device", "cpu", "--jobs", "3", "--window", "8", "--overlap", "2",
@@ -117,9 +118,13 @@ def test_values_that_cannot_be(capsys, recording, random_model, tmp_path, option
 
 def test_a_bad_file_shows_in_the_exit_status(capsys, recording, random_model, tmp_path):  # noqa: F811
     (recording.parent / "bad.wav").write_text("text")
-    status, out, err = run(capsys, "separate", recording.parent, "--model", random_model, "--output-dir", tmp_path / "out")
+    status, out, err = run(
+        capsys, "separate", recording.parent, "--model", random_model, "--output-dir", tmp_path / "out"
+    )
     assert status == 1 and (tmp_path / "out/a_s1.wav").exists() and "separated 1 file" in out
-    assert len([line for line in err.splitlines() if line.startswith("unified-sess: error:") and "bad.wav" in line]) == 1
+    assert (
+        len([line for line in err.splitlines() if line.startswith("unified-sess: error:") and "bad.wav" in line]) == 1
+    )
 
 
 def test_the_shipped_model(capsys, recording, random_model, tmp_path, monkeypatch):  # noqa: F811
@@ -148,7 +153,7 @@ def test_ctrl_c(capsys, recording, random_model, tmp_path, monkeypatch):  # noqa
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("unified_sess.inference.separate_files.separate_files", interrupted)
+    monkeypatch.setattr("unified_sess.inference.files.separate_files.separate_files", interrupted)
     status, _, err = run(capsys, "separate", recording, "--model", random_model, "--output-dir", tmp_path / "out")
     assert status == 130 and err == "unified-sess: error: interrupted\n"
 

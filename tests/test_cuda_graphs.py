@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from tests.networks import brain_settings, random_batch, tiny_modules
-from unified_sess.brain import UnifiedBrain
-from unified_sess.cuda_graphs import CALLS_BEFORE, MOST, Replay
-from unified_sess.errors import UserError
+from unified_sess.training.brain import UnifiedBrain
+from unified_sess.training.cuda_graphs import CALLS_BEFORE, MOST, Replay
+from unified_sess.utils.errors import UserError
 
 
 def flat(outputs):
@@ -36,7 +36,9 @@ def brain(modules, device="cpu", rule="gm", factor=1, precision="fp32", cuda_gra
     result.modules.train()
     result.init_optimizers()
     if precision == "fp16":
-        result.scaler = torch.amp.GradScaler("cuda", init_scale=16.0)  # the usual first steps overflow and change nothing
+        result.scaler = torch.amp.GradScaler(
+            "cuda", init_scale=16.0
+        )  # the usual first steps overflow and change nothing
     return result
 
 
@@ -105,7 +107,9 @@ def test_on_a_gpu_the_same_training(backbone, precision, factor):
     assert len(replayed.replay.recorded) == 1
     tolerance = 1e-3 if precision == "fp32" else 0.05  # rounding differs from run to run
     assert found_losses == pytest.approx(wanted_losses, abs=20 * tolerance)
-    start, wanted, found = (torch.cat([p.detach().cpu().flatten() for p in ps]) for ps in (modules.parameters(), wanted, found))
+    start, wanted, found = (
+        torch.cat([p.detach().cpu().flatten() for p in ps]) for ps in (modules.parameters(), wanted, found)
+    )
     assert (found - wanted).norm() < tolerance * (wanted - start).norm()
 
 
@@ -122,7 +126,13 @@ def ours(backbone):
         else:
             blocks = [dual_path.SBTransformerBlock(1, 8, 2, d_ffn=16, dropout=0, norm_before=True) for _ in range(2)]
         modules[name] = dual_path.Dual_Path_Model(
-            8, 8, *blocks, num_layers=1, norm="ln", K=20, num_spks=speakers,
+            8,
+            8,
+            *blocks,
+            num_layers=1,
+            norm="ln",
+            K=20,
+            num_spks=speakers,
             linear_layer_after_inter_intra=backbone == "dprnn",
         )
     return modules

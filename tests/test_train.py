@@ -91,8 +91,14 @@ def train(repository, corpus, tiny, tmp_path):
 
 def checkpoint(output):
     """The latest checkpoint's contents by file name."""
-    folders = sorted((output / "save").glob("CKPT*"), key=lambda f: yaml.safe_load((f / "CKPT.yaml").read_text())["unixtime"])
-    return {p.name: torch.load(p, weights_only=False) for p in folders[-1].glob("*.ckpt") if p.name not in ("brain.ckpt", "counter.ckpt")} | {
+    folders = sorted(
+        (output / "save").glob("CKPT*"), key=lambda f: yaml.safe_load((f / "CKPT.yaml").read_text())["unixtime"]
+    )
+    return {
+        p.name: torch.load(p, weights_only=False)
+        for p in folders[-1].glob("*.ckpt")
+        if p.name not in ("brain.ckpt", "counter.ckpt")
+    } | {
         "texts": {p.name: p.read_text() for p in folders[-1].glob("*.ckpt") if p.name in ("brain.ckpt", "counter.ckpt")}
     }
 
@@ -118,7 +124,16 @@ def assert_same(a, b, where=""):
 def test_a_run_leaves_results_and_a_second_one_does_not_train_again(train, tmp_path):
     done = train()
     output = tmp_path / "out"
-    for name in ("log.txt", "train_log.txt", "hyperparams.yaml", "test_results.csv", "save", "audio", "gradients", "tensorboard"):
+    for name in (
+        "log.txt",
+        "train_log.txt",
+        "hyperparams.yaml",
+        "test_results.csv",
+        "save",
+        "audio",
+        "gradients",
+        "tensorboard",
+    ):
         assert (output / name).exists(), name
     with open(output / "test_results.csv", encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -152,9 +167,20 @@ INTRA = ["--ckpt_interval_steps", "1", "--grad_accumulation_factor", "2"]
 @pytest.mark.parametrize(
     "options, kill",
     [
-        (INTRA, {"module": "unified_sess.brain", "owner": "module.UnifiedBrain", "method": "fit_batch", "call": 3}),
+        (
+            INTRA,
+            {"module": "unified_sess.training.brain", "owner": "module.UnifiedBrain", "method": "fit_batch", "call": 3},
+        ),
         (INTRA, {"module": "torch", "owner": "module", "method": "save", "call": 10}),
-        ([], {"module": "unified_sess.brain", "owner": "module.UnifiedBrain", "method": "optimizers_step", "call": 5}),
+        (
+            [],
+            {
+                "module": "unified_sess.training.brain",
+                "owner": "module.UnifiedBrain",
+                "method": "optimizers_step",
+                "call": 5,
+            },
+        ),
     ],
     ids=["inside an accumulation window", "inside a save", "in the second epoch"],
 )
@@ -252,7 +278,7 @@ def train_here(repository, tiny, tmp_path, capsys, monkeypatch):
     monkeypatch.syspath_prepend(str(repository))
     monkeypatch.chdir(tmp_path)
     from train import main
-    from unified_sess.errors import one_line_errors
+    from unified_sess.utils.errors import one_line_errors
 
     def run(data, options=(), output=tmp_path / "out"):
         arguments = [str(repository / "hparams/unified.yaml"), *OPTIONS, "--network", str(tiny)]

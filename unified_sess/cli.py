@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from unified_sess.allocator import keep_freed_memory
-from unified_sess.errors import UserError, one_line_errors
+from unified_sess.utils.allocator import keep_freed_memory
+from unified_sess.utils.errors import UserError, one_line_errors
 
 app = typer.Typer(
     help="Clean noisy recordings and separate their speakers.",
@@ -37,13 +37,19 @@ def separate(
     paths: Annotated[list[str], typer.Argument(help="Audio files, folders (searched through) and globs.")],
     output_dir: Annotated[Path, typer.Option(help="Folder of the results: <name>_s1.wav, <name>_s2.wav, ...")],
     model: Model = None,
-    enhanced: Annotated[bool, typer.Option("--enhanced", help="Also write <name>_enhanced: all speakers, cleaned.")] = False,
+    enhanced: Annotated[
+        bool, typer.Option("--enhanced", help="Also write <name>_enhanced: all speakers, cleaned.")
+    ] = False,
     extension: Annotated[Extension, typer.Option("--format", help="Format of the results, 16 bits.")] = Extension.wav,
-    model_rate: Annotated[bool, typer.Option("--model-rate", help="Write at the model's rate, not the input's.")] = False,
+    model_rate: Annotated[
+        bool, typer.Option("--model-rate", help="Write at the model's rate, not the input's.")
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Separate again what has results.")] = False,
     device: Device = None,
     jobs: Annotated[int, typer.Option(help="Recordings at a time.")] = 1,
-    window: Annotated[float, typer.Option(help="Longer recordings are separated in windows of so many seconds.")] = 16.0,
+    window: Annotated[
+        float, typer.Option(help="Longer recordings are separated in windows of so many seconds.")
+    ] = 16.0,
     overlap: Annotated[float, typer.Option(help="Seconds that windows overlap by.")] = 4.0,
     batch_size: Annotated[int, typer.Option(help="Windows that go through the network together.")] = 4,
     fixed_order: Annotated[
@@ -61,7 +67,7 @@ def separate(
     unified-sess separate --model my-model --output-dir separated -- -odd-name.wav
     """
     from unified_sess.inference import UnifiedSeparation, Windows
-    from unified_sess.inference.separate_files import Options, separate_files
+    from unified_sess.inference.files.separate_files import Options, separate_files
 
     options = Options(
         enhanced, extension.value, model_rate, overwrite, fixed_order, Windows(window, overlap, batch_size)
@@ -76,7 +82,9 @@ def export(
     results: Annotated[Path, typer.Argument(help="Output folder of a training.")],
     folder: Annotated[Path, typer.Argument(help="Model folder to make.")],
     half: Annotated[bool, typer.Option("--half", help="16-bit weights: half the size, the same sound.")] = False,
-    plain: Annotated[bool, typer.Option("--plain", help="Only what executes nothing: no files for SpeechBrain.")] = False,
+    plain: Annotated[
+        bool, typer.Option("--plain", help="Only what executes nothing: no files for SpeechBrain.")
+    ] = False,
 ):
     """Make a model folder of a training's best checkpoint.
 
@@ -86,7 +94,7 @@ def export(
     unified-sess export results/unified/1234 my-model
     unified-sess export results/unified/1234 small-model --half --plain
     """
-    from unified_sess.inference.export import export as write_model
+    from unified_sess.model_io.export import export as write_model
 
     print(f"exported to {write_model(results, folder, half, plain)}")
 
@@ -170,7 +178,7 @@ def show_network(
     """
     import yaml
 
-    from unified_sess.show_network import show_network as show
+    from unified_sess.model_io.show_network import show_network as show
 
     pairs = [part for argument in context.args for part in argument.split("=", 1)]
     if len(pairs) % 2 or not all(name.startswith("--") for name in pairs[::2]):

@@ -8,12 +8,12 @@ import pandas as pd
 from ablation_rows import BASELINE, ROWS, baseline_of, sum_of
 from matplotlib.ticker import MaxNLocator
 
-from unified_sess.errors import UserError
 from unified_sess.evaluation.evaluate import last_conflict_rate
 from unified_sess.evaluation.plots import BLUE, GREY, ORANGE, figure_with_axes, read_train_log
 from unified_sess.evaluation.results import load_results
-from unified_sess.files import atomic_path
-from unified_sess.inference.results_folder import load_results as load_network
+from unified_sess.model_io.results_folder import load_results as load_network
+from unified_sess.utils.errors import UserError
+from unified_sess.utils.files import atomic_path
 
 RESAMPLES = 2000
 METRICS = ("si_snri", "sdri", "se_si_snri")
@@ -134,7 +134,10 @@ def markdown(table):
         cells += [f"{row.sdri:.2f}", f"{row.se_si_snri:.2f}" if has_enhancer(row.row) else ""]
         cells.append(f"{100 * row.conflict_rate:.0f} %" if np.isfinite(row.conflict_rate) else "")
         cells.append(f"{row.gradient_ratio:.2g}" if np.isfinite(row.gradient_ratio) else "")
-        for difference, *interval in (row.difference, row.low, row.high), (row.sum_difference, row.sum_low, row.sum_high):
+        for difference, *interval in (
+            (row.difference, row.low, row.high),
+            (row.sum_difference, row.sum_low, row.sum_high),
+        ):
             known = np.isfinite(difference)
             cells.append("{:+.2f} [{:+.2f}, {:+.2f}]".format(difference, *interval) if known else "")
         lines.append("| " + " | ".join(cells) + " |")

@@ -7,8 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from unified_sess.errors import UserError, one_line_errors, writable_folder
-from unified_sess.files import atomic_path
+from unified_sess.utils.errors import UserError, one_line_errors, writable_folder
+from unified_sess.utils.files import atomic_path
 
 HERE = Path(__file__).resolve().parent
 MAKE = HERE.parents[1] / "data_prep" / "make_librimix.py"
@@ -32,7 +32,9 @@ def pick_utterances(librispeech, folder):
         sources.append((found[0] if found else None, folder / split / inner))
     missing = [target.stem for source, target in sources if source is None]
     if missing:
-        raise UserError(f"{len(missing)} of {len(pairs)} utterances are missing under {librispeech}, first {missing[0]}")
+        raise UserError(
+            f"{len(missing)} of {len(pairs)} utterances are missing under {librispeech}, first {missing[0]}"
+        )
     for source, target in sources:
         if not target.exists():
             target.parent.mkdir(parents=True, exist_ok=True)

@@ -16,14 +16,14 @@ import numpy as np
 import speechbrain as sb
 from tqdm import tqdm
 
-from unified_sess.config import Experiment, parse_command_line
 from unified_sess.data.batches import EpochSampler, collate
-from unified_sess.data.datasets import build_datasets, choose_data_folder
-from unified_sess.errors import UserError, one_line_errors
+from unified_sess.data.parts import build_datasets, choose_data_folder
 from unified_sess.gradient_modulation import GRANULARITIES, GradientModulation
-from unified_sess.joint_step import JointStep
 from unified_sess.losses import utterance_losses
-from unified_sess.pretrained import load_pretrained
+from unified_sess.training.experiment import Experiment, parse_command_line
+from unified_sess.training.joint_step import JointStep
+from unified_sess.training.pretrained import load_pretrained
+from unified_sess.utils.errors import UserError, one_line_errors
 
 TOGETHER = 2  # utterances of one forward pass; larger steps add up their gradients
 
@@ -39,7 +39,14 @@ def main(arguments=None):
         raise UserError("give 2 or more --steps, and even numbers of --utterances")
     with tempfile.TemporaryDirectory() as folder:
         joint, batches = prepare(arguments.experiment, folder)
-        names = ["utterances", "granularity", "conflict rate", "cosine", "length of SE to SS gradient", "taken out by GM"]
+        names = [
+            "utterances",
+            "granularity",
+            "conflict rate",
+            "cosine",
+            "length of SE to SS gradient",
+            "taken out by GM",
+        ]
         print(f"| {' | '.join(names)} |", "|---" * len(names) + "|", sep="\n")
         for utterances in arguments.utterances:
             for row in measure(joint, batches, arguments.steps, utterances // TOGETHER):
@@ -62,7 +69,9 @@ def prepare(arguments, folder):
         raise UserError(f"{len(dataset)} training mixtures are too few: give {TOGETHER} or more")
     joint = JointStep(modules, GradientModulation("gm"), settings["enhancement_weight"], settings["threshold"])
     if not joint.with_enhancement:
-        raise UserError("without an SE gradient there is no conflict: give an --enhancement_weight above 0, freeze nothing")
+        raise UserError(
+            "without an SE gradient there is no conflict: give an --enhancement_weight above 0, freeze nothing"
+        )
     return joint, _batches(joint, modules, dataset, settings)
 
 

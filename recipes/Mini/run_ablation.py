@@ -20,8 +20,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from unified_sess.errors import UserError, one_line_errors, writable_folder
-from unified_sess.files import atomic_path
+from unified_sess.utils.errors import UserError, one_line_errors, writable_folder
+from unified_sess.utils.files import atomic_path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from ablation_rows import EXPERIMENT, ROWS
@@ -35,7 +35,9 @@ def main(arguments=None):
     """Run what is missing, then write the table of what is there."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, type=Path, help="folder of Mini: Libri2Mix and Libri3Mix")
-    parser.add_argument("--warm-start", type=Path, help="results of tfdprnn-separation.yaml or their export; default: from scratch")
+    parser.add_argument(
+        "--warm-start", type=Path, help="results of tfdprnn-separation.yaml or their export; default: from scratch"
+    )
     parser.add_argument("--output", type=Path, default=Path("results/Mini/ablation"))
     parser.add_argument("--rows", nargs="+", choices=list(ROWS), metavar="ROW", help=f"of {', '.join(ROWS)}")
     parser.add_argument("--seeds", nargs="+", type=int, help="only these of each row's seeds")
@@ -45,7 +47,9 @@ def main(arguments=None):
     arguments = parser.parse_args(arguments)
     output = Path(writable_folder(arguments.output))
     if not arguments.table_only:
-        runs = [(n, seed) for n in arguments.rows or ROWS for seed in ROWS[n].seeds if seed in (arguments.seeds or [seed])]
+        runs = [
+            (n, seed) for n in arguments.rows or ROWS for seed in ROWS[n].seeds if seed in (arguments.seeds or [seed])
+        ]
         runs.sort(key=lambda run: run[1])  # a stopped ablation has whole seeds
         train_all([Run(name, seed, arguments) for name, seed in runs], arguments.jobs)
     print(write_ablation(output))

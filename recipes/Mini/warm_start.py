@@ -5,11 +5,11 @@ from pathlib import Path
 
 import torch
 
-from unified_sess.errors import UserError
-from unified_sess.files import atomic_path
-from unified_sess.inference.model_files import load_model
-from unified_sess.inference.results_folder import is_results_folder, load_results
-from unified_sess.pretrained import SEPARATOR_MODULES
+from unified_sess.model_io.model_files import load_model
+from unified_sess.model_io.results_folder import is_results_folder, load_results
+from unified_sess.training.pretrained import SEPARATOR_MODULES
+from unified_sess.utils.errors import UserError
+from unified_sess.utils.files import atomic_path
 
 LAYER = re.compile(r"layers\.(\d+)\.(.*)")
 
@@ -61,7 +61,9 @@ def _add_layers(masknet, layers):
         for key, match in found:
             if int(match.group(1)) == last:
                 weight = masknet[key]
-                masknet[f"layers.{new}.{match.group(2)}"] = torch.zeros_like(weight) if "linear" in key else weight.clone()
+                masknet[f"layers.{new}.{match.group(2)}"] = (
+                    torch.zeros_like(weight) if "linear" in key else weight.clone()
+                )
 
 
 def _add_masks(weight, dimension, speakers):

@@ -11,7 +11,7 @@ from tests.corpus import make_corpus
 from unified_sess.data.corpora import find_corpus, prepare_manifests
 from unified_sess.data.dataset import MixtureDataset
 from unified_sess.data.manifest import read_manifest
-from unified_sess.errors import UserError
+from unified_sess.utils.errors import UserError
 
 
 @pytest.fixture

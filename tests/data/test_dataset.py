@@ -20,7 +20,9 @@ def test_mixture_sources_and_clean_mixture_are_cut_alike(manifest):
     dataset = MixtureDataset(manifest, 8000)
     whole, part = dataset[(1, 3, None)], dataset[(1, 3, 2000)]
     start = next(
-        s for s in range(len(whole["mixture"]) - 1999) if np.array_equal(whole["mixture"][s : s + 2000], part["mixture"])
+        s
+        for s in range(len(whole["mixture"]) - 1999)
+        if np.array_equal(whole["mixture"][s : s + 2000], part["mixture"])
     )
     for key in ("clean", "sources"):
         assert np.array_equal(whole[key][start : start + 2000], part[key])

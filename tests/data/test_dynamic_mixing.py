@@ -13,7 +13,7 @@ from tests.data.folders import make_folders
 from unified_sess.data import mixing
 from unified_sess.data.batches import EpochSampler, collate
 from unified_sess.data.dynamic_mixing import MIN_ACTIVE, DynamicMixingDataset
-from unified_sess.errors import UserError, one_line_errors
+from unified_sess.utils.errors import UserError, one_line_errors
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +65,9 @@ def epoch_of(dataset, epoch=1, workers=0, ranks=1, start=0):
             dataset, batch_sampler=sampler, collate_fn=collate, num_workers=workers
         ):
             if batch is not None:
-                mixtures |= {name: (m.numpy(), s.numpy()) for name, m, s in zip(batch.ids, batch.mixture, batch.sources)}
+                mixtures |= {
+                    name: (m.numpy(), s.numpy()) for name, m, s in zip(batch.ids, batch.mixture, batch.sources)
+                }
     return mixtures
 
 

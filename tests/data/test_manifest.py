@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from unified_sess.data.manifest import columns, read_manifest, write_manifest
-from unified_sess.errors import UserError
+from unified_sess.utils.errors import UserError
 
 
 def rows(count, clean=True):
@@ -16,7 +16,11 @@ def rows(count, clean=True):
 def test_what_is_written_is_read(tmp_path):
     write_manifest(tmp_path / "m.csv", rows(5), 2)
     manifest = read_manifest(tmp_path / "m.csv", "/data, old/$x")
-    assert len(manifest) == 5 and manifest.num_spks == 2 and manifest.frames.tolist() == [12000, 12001, 12002, 12003, 12004]
+    assert (
+        len(manifest) == 5
+        and manifest.num_spks == 2
+        and manifest.frames.tolist() == [12000, 12001, 12002, 12003, 12004]
+    )
     row = list(manifest)[3]
     assert (row.id, row.frames) == ("0003", 12003)  # a name of digits stays a name
     assert row.sources == ["/data, old/$x/s1/0003.wav", "/data, old/$x/s2/0003.wav"]

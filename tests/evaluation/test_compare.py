@@ -5,9 +5,9 @@ import csv
 import numpy as np
 import pytest
 
-from unified_sess.errors import UserError
 from unified_sess.evaluation.compare import compare, comparison_lines, run_compare
 from unified_sess.evaluation.results import Results
+from unified_sess.utils.errors import UserError
 
 
 def write(folder, gains, inputs=None, first=0):

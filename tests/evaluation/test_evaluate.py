@@ -11,11 +11,11 @@ import torch
 from tests.corpus import make_corpus
 from unified_sess.data.corpora import find_corpus, prepare_manifests
 from unified_sess.data.manifest import read_manifest
-from unified_sess.errors import UserError
 from unified_sess.evaluation.evaluate import evaluate_command, evaluate_network, run_network, summary_lines
 from unified_sess.evaluation.examples import choose_examples
 from unified_sess.evaluation.results import Results
 from unified_sess.network import NoEnhancer, UnifiedNetwork
+from unified_sess.utils.errors import UserError
 
 METRICS = ("si_snr", "sdr")
 COUNT = 5

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from tests.corpus import voice
-from unified_sess.errors import UserError
 from unified_sess.evaluation import metrics as metrics_module
 from unified_sess.evaluation.metrics import FAMILIES, choose_families, metric_names, utterance_metrics
 from unified_sess.evaluation.perceptual import missing_package
 from unified_sess.losses import pit_si_snr, si_snr
+from unified_sess.utils.errors import UserError
 
 RATE = 8000
 

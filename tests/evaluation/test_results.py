@@ -6,10 +6,10 @@ import json
 import numpy as np
 import pytest
 
-from unified_sess.errors import UserError
 from unified_sess.evaluation.genders import mixture_genders
 from unified_sess.evaluation.results import Results, bootstrap_interval, load_results
 from unified_sess.evaluation.tables import by_genders, by_input_snr
+from unified_sess.utils.errors import UserError
 
 
 def results():

@@ -7,8 +7,8 @@ from huggingface_hub import ModelCard
 
 from unified_sess.data.dynamic_mixing import DynamicMixingDataset
 from unified_sess.inference import UnifiedSeparation
-from unified_sess.inference.model_files import SHIPPED
 from unified_sess.losses import pit_si_snr, si_snr
+from unified_sess.model_io.model_files import SHIPPED
 
 
 @pytest.fixture(scope="module")

@@ -44,9 +44,7 @@ def test_loudness_of_the_network_does_not_matter(signals, gain):
 def test_silence_keeps_the_scale(silent):
     scale = MixtureScale()
     if silent != "nothing added":
-        scale.add(
-            np.full(9, silent == "sources", np.float32), np.full((9, 2), silent == "mixture", np.float32)
-        )
+        scale.add(np.full(9, silent == "sources", np.float32), np.full((9, 2), silent == "mixture", np.float32))
     assert np.all(scale.factors == 1.0)
 
 

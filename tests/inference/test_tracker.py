@@ -25,8 +25,7 @@ def test_five_minutes_of_synthetic_voices(seed):
 
 def test_five_minutes_of_real_speech(corpora):
     shares = [
-        windows_right(conversation(pair, seed=seed), seed=seed)
-        for seed, pair in enumerate(recorded_pairs(corpora, 6))
+        windows_right(conversation(pair, seed=seed), seed=seed) for seed, pair in enumerate(recorded_pairs(corpora, 6))
     ]
     assert min(shares) >= 0.95, shares
 
@@ -69,6 +68,13 @@ def test_loudness_does_not_matter(gain):
 def test_silence_noise_and_short_windows_have_an_order(speakers):
     follower = SpeakerTracker(speakers, RATE)
     generator = np.random.default_rng(0)
-    for length, overlap, gain in ((16000, 0, 0), (16000, 4000, 0), (1, 0, 1), (100, 1, 1), (16000, 100, 1), (50, 50, 0)):
+    for length, overlap, gain in (
+        (16000, 0, 0),
+        (16000, 4000, 0),
+        (1, 0, 1),
+        (100, 1, 1),
+        (16000, 100, 1),
+        (50, 50, 0),
+    ):
         window = (gain * generator.standard_normal((speakers, length))).astype("f4")
         assert sorted(follower.follow(window, overlap)) == list(range(speakers))

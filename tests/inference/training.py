@@ -4,12 +4,12 @@ import numpy as np
 import torch
 
 from tests.corpus import voice
-from tests.inference.results import LOBES, node
+from tests.model_io.results import LOBES, node
 from unified_sess.data.batches import Batch
 from unified_sess.gradient_modulation import GradientModulation
-from unified_sess.inference.module_tree import build
-from unified_sess.joint_step import JointStep
 from unified_sess.losses import utterance_losses
+from unified_sess.model_io.module_tree import build
+from unified_sess.training.joint_step import JointStep
 
 RATE = 8000
 PITCHES = ((95, 130), (190, 250))  # Hz, of the two speakers
@@ -17,7 +17,9 @@ PITCHES = ((95, 130), (190, 250))  # Hz, of the two speakers
 
 def voices(generator, seconds, rate=RATE):
     """Sources `[time, 2]` of a low and a high voice, float32."""
-    return np.stack([voice(generator, int(seconds * rate), rate, generator.uniform(*pitch)) for pitch in PITCHES], axis=1)
+    return np.stack(
+        [voice(generator, int(seconds * rate), rate, generator.uniform(*pitch)) for pitch in PITCHES], axis=1
+    )
 
 
 def mixture(generator, seconds, rate=RATE):

@@ -5,7 +5,7 @@ import torch
 from speechbrain.lobes.models import conv_tasnet as stock
 
 from unified_sess.nnet.conv_tasnet import DepthwiseConv, GlobalLayerNorm, MaskNet
-from unified_sess.nnet.prelu import PReLU
+from unified_sess.nnet.kernels.prelu import PReLU
 
 SIZE = {"N": 16, "B": 8, "H": 12}
 

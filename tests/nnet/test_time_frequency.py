@@ -51,7 +51,10 @@ def test_masks_do_not_depend_on_loudness(factor):
 
 
 def test_silence_gives_finite_masks_and_gradients():
-    network, features = TimeFrequencyNet(channels=8, hidden=8, num_layers=1), torch.zeros(1, 258, 20, requires_grad=True)
+    network, features = (
+        TimeFrequencyNet(channels=8, hidden=8, num_layers=1),
+        torch.zeros(1, 258, 20, requires_grad=True),
+    )
     masks = network(features)
     masks.square().sum().backward()
     assert masks.isfinite().all() and features.grad.isfinite().all()
@@ -81,7 +84,9 @@ def test_every_point_of_a_block_knows_the_whole_grid(block):
     network = TimeFrequencyNet(33, channels=8, hidden=4, num_layers=1, block=block)
     features = torch.randn(1, 66, 11, requires_grad=True)
     network(features)[0, 0, 5, 10].backward()
-    assert (features.grad[0].unflatten(0, (2, 33)).abs().sum((0, 1)) > 0).all()  # all frames, the last block is not full
+    assert (
+        features.grad[0].unflatten(0, (2, 33)).abs().sum((0, 1)) > 0
+    ).all()  # all frames, the last block is not full
 
 
 def test_sizes_that_do_not_fit_are_named():

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from unified_sess.audio import audio_info, sound_path
-from unified_sess.data.librimix_generation import parallel_map
-from unified_sess.data.speech_folders import list_audio
-from unified_sess.errors import UserError
+from unified_sess.data.own_folders.speech_folders import list_audio
+from unified_sess.utils.audio import audio_info, sound_path
+from unified_sess.utils.errors import UserError
+from unified_sess.utils.parallel import parallel_map
 
 SPLITS = {
     "train": ("train", "training", "tr"),
@@ -149,7 +149,9 @@ def _check_file(folder, path):
                 if not np.isfinite(loudest):
                     return ["unreadable"], None, None
                 lowest, highest = min(lowest, low), max(highest, high)
-                at_edge = np.concatenate([run, (np.abs(block) >= edge).any(1)]) if loudest >= edge else np.zeros(0, bool)
+                at_edge = (
+                    np.concatenate([run, (np.abs(block) >= edge).any(1)]) if loudest >= edge else np.zeros(0, bool)
+                )
                 clipped = clipped or _longest_run(at_edge) >= CLIPPED_RUN
                 run = at_edge[1 - CLIPPED_RUN :]
     except (UserError, soundfile.SoundFileError, RuntimeError, OSError):

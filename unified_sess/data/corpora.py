@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
-from unified_sess.audio import AUDIO_EXTENSIONS, audio_info
 from unified_sess.data.manifest import ROOT, write_manifest
-from unified_sess.errors import UserError
-from unified_sess.files import atomic_path
+from unified_sess.utils.audio import AUDIO_EXTENSIONS, audio_info
+from unified_sess.utils.errors import UserError
+from unified_sess.utils.files import atomic_path
 
 SPLITS = {
     "LibriMix": {"train": ("train-360", "train-100"), "valid": ("dev",), "test": ("test",)},
@@ -125,7 +125,9 @@ def _root(folder, sample_rate, mode, num_spks):
     rate = [c for c in candidates if named(c[0], r"wav(\d+)k") in (None, str(sample_rate // 1000))]
     if not rate:
         there = ", ".join(sorted({f"{named(c[0], r'wav([0-9]+)k')}000 Hz" for c in candidates}))
-        raise UserError(f"{folder} has {there} but sample_rate is {sample_rate}: change --sample_rate or the data folder")
+        raise UserError(
+            f"{folder} has {there} but sample_rate is {sample_rate}: change --sample_rate or the data folder"
+        )
     right_mode = [c for c in rate if mode is None or named(c[0], "(min|max)") in (None, mode)]
     if not right_mode:
         raise UserError(f"{folder} has no {mode} folder: change --mode or the data folder")
@@ -202,9 +204,10 @@ def _prepare(corpus, split, path, progress):
 
     order, rows = sorted(mixtures), []
     # Reading headers waits for the disk. In slices, so that an error or Ctrl-C does not wait for all of them.
-    with ThreadPoolExecutor(8) as pool, tqdm(
-        total=len(order), desc=f"Indexing {split}", disable=not progress, leave=False
-    ) as bar:
+    with (
+        ThreadPoolExecutor(8) as pool,
+        tqdm(total=len(order), desc=f"Indexing {split}", disable=not progress, leave=False) as bar,
+    ):
         for first in range(0, len(order), SLICE):
             rows += pool.map(row, order[first : first + SLICE])
             bar.update(len(rows) - first)

@@ -6,8 +6,8 @@ import numpy as np
 import soxr
 import torch
 
-from unified_sess.audio import read_audio
-from unified_sess.errors import UserError
+from unified_sess.utils.audio import read_audio
+from unified_sess.utils.errors import UserError
 
 
 class MixtureDataset(torch.utils.data.Dataset):
@@ -89,9 +89,7 @@ class MixtureDataset(torch.utils.data.Dataset):
         stop = min(stop, row.frames)
         if row.noise:
             return self._read(row.noise, row, start, stop)
-        return self._read(row.mixture, row, start, stop) - sum(
-            self._read(path, row, start, stop) for path in row.parts
-        )
+        return self._read(row.mixture, row, start, stop) - sum(self._read(path, row, start, stop) for path in row.parts)
 
     def _read(self, path, row, start, stop):
         signal, _ = read_audio(path, start, stop, self.sample_rate)

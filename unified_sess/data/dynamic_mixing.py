@@ -11,10 +11,10 @@ import soundfile
 import soxr
 import torch
 
-from unified_sess.audio import sound_path
 from unified_sess.data import mixing
-from unified_sess.data.speech_folders import index_folder, read_speakers
-from unified_sess.errors import UserError
+from unified_sess.data.own_folders.speech_folders import index_folder, read_speakers
+from unified_sess.utils.audio import sound_path
+from unified_sess.utils.errors import UserError
 
 DEFAULT_SECONDS = 4
 MIN_ACTIVE = 0.25  # seconds of voice that every crop holds at least

@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from unified_sess.errors import UserError
-from unified_sess.files import atomic_path
+from unified_sess.utils.errors import UserError
+from unified_sess.utils.files import atomic_path
 
 ROOT = "$data_root"
 
@@ -41,7 +41,9 @@ class Manifest:
 
     def __init__(self, table, data_root):
         self.data_root = str(data_root)
-        self.num_spks = sum(1 for name in table.columns if name[0] == "s" and name.endswith("_wav") and name[1:-4].isdigit())
+        self.num_spks = sum(
+            1 for name in table.columns if name[0] == "s" and name.endswith("_wav") and name[1:-4].isdigit()
+        )
         self._part = "s{}_reverb_wav" if "s1_reverb_wav" in table.columns else "s{}_wav"
         self.frames = table["frames"].to_numpy()
         self._columns = {name: table[name].to_numpy() for name in table.columns}

@@ -3,7 +3,7 @@
 import argparse
 
 from unified_sess.data.corpora import find_corpus, prepare_manifests
-from unified_sess.errors import UserError, one_line_errors, writable_folder
+from unified_sess.utils.errors import UserError, one_line_errors, writable_folder
 
 
 def main(*kinds):

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from unified_sess.errors import UserError, writable_folder
 from unified_sess.evaluation.results import bootstrap_interval, load_results, mean
 from unified_sess.evaluation.tables import label
-from unified_sess.files import atomic_path
+from unified_sess.utils.errors import UserError, writable_folder
+from unified_sess.utils.files import atomic_path
 
 CSV_NAME = "comparison.csv"
 METRICS = ("si_snri", "sdri", "se_si_snri", "stoi", "estoi", "pesq", "dnsmos_ovrl")

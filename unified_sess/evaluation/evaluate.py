@@ -9,10 +9,8 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from unified_sess.audio import read_audio
 from unified_sess.data.corpora import find_corpus, prepare_manifests
 from unified_sess.data.manifest import read_manifest
-from unified_sess.errors import UserError, writable_folder
 from unified_sess.evaluation.examples import write_examples
 from unified_sess.evaluation.genders import mixture_genders
 from unified_sess.evaluation.measuring import default_jobs, measure_all
@@ -22,8 +20,10 @@ from unified_sess.evaluation.plots import read_train_log
 from unified_sess.evaluation.report import write_report
 from unified_sess.evaluation.results import Results
 from unified_sess.evaluation.tables import by_genders, by_input_snr
-from unified_sess.inference.results_folder import is_results_folder
+from unified_sess.model_io.results_folder import is_results_folder
 from unified_sess.network import UnifiedNetwork, enhanced_mixture
+from unified_sess.utils.audio import read_audio
+from unified_sess.utils.errors import UserError, writable_folder
 
 PARTIAL_NAME = "test_results.partial"
 

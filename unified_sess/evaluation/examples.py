@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from unified_sess.audio import read_audio, write_audio
 from unified_sess.evaluation.measuring import read_references
 from unified_sess.evaluation.results import JSON_NAME
 from unified_sess.evaluation.signals import best_permutation, mixture_scale
+from unified_sess.utils.audio import read_audio, write_audio
 
 PEAK = 0.99
 

@@ -4,7 +4,7 @@ import csv
 import re
 from pathlib import Path
 
-from unified_sess.errors import UserError
+from unified_sess.utils.errors import UserError
 
 # A mixture may carry a number of its own behind the utterances.
 UTTERANCE = re.compile(r"(?:^|_)(\d+)-\d+-\d+(?=_|$)")

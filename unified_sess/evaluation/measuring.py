@@ -8,9 +8,9 @@ from multiprocessing import get_context
 
 import numpy as np
 
-from unified_sess.audio import read_audio
-from unified_sess.errors import UserError
 from unified_sess.evaluation.metrics import utterance_metrics
+from unified_sess.utils.audio import read_audio
+from unified_sess.utils.errors import UserError
 
 ROWS_A_WORKER = 16  # a worker takes seconds to start: not worth it for less
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")

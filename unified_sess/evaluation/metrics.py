@@ -2,7 +2,6 @@
 
 import numpy as np
 
-from unified_sess.errors import UserError
 from unified_sess.evaluation.perceptual import (
     dnsmos_metrics,
     estoi_metrics,
@@ -12,6 +11,7 @@ from unified_sess.evaluation.perceptual import (
 )
 from unified_sess.evaluation.ratios import sdr_metrics, si_snr_metrics
 from unified_sess.evaluation.signals import Signals, Undefined, attempt
+from unified_sess.utils.errors import UserError
 
 # Family: the names it gives and the function that measures them.
 FAMILIES = {

@@ -3,7 +3,7 @@
 import contextlib
 import json
 
-from unified_sess.files import atomic_path
+from unified_sess.utils.files import atomic_path
 
 
 class Partial:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import soundfile
 
-from unified_sess.audio import read_audio
 from unified_sess.evaluation.plots import (
     distribution_figure,
     enhancement_figure,
@@ -19,7 +18,8 @@ from unified_sess.evaluation.plots import (
 )
 from unified_sess.evaluation.results import load_results
 from unified_sess.evaluation.tables import GROUP_METRICS, LABELS, by_genders, by_input_snr, label
-from unified_sess.files import atomic_path
+from unified_sess.utils.audio import read_audio
+from unified_sess.utils.files import atomic_path
 
 REPORT_NAME = "report.html"
 EXAMPLES = 3  # best, median, worst

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from unified_sess.errors import UserError
-from unified_sess.files import atomic_path
+from unified_sess.utils.errors import UserError
+from unified_sess.utils.files import atomic_path
 
 CSV_NAME, JSON_NAME = "test_results.csv", "test_results.json"
 LABELS = ("genders",)  # columns of text

@@ -1,6 +1,6 @@
 """Using a trained network: recordings in, separated speakers out."""
 
-from unified_sess.inference.long_audio import Windows
 from unified_sess.inference.separation import UnifiedSeparation
+from unified_sess.inference.windows import Windows
 
 __all__ = ["UnifiedSeparation", "Windows"]

@@ -7,11 +7,12 @@ import torch
 from huggingface_hub import PyTorchModelHubMixin
 from speechbrain.inference.interfaces import Pretrained
 
-from unified_sess.errors import UserError
-from unified_sess.inference.composite import CompositeMaskNet
-from unified_sess.inference.long_audio import DEFAULT_WINDOWS, separate_stream
-from unified_sess.inference.model_card import read_evaluations, write_model_card
-from unified_sess.inference.model_files import (
+from unified_sess.inference.files.recordings import Recording
+from unified_sess.inference.scale import MixtureScale
+from unified_sess.inference.windows import DEFAULT_WINDOWS, separate_stream
+from unified_sess.model_io.composite import CompositeMaskNet
+from unified_sess.model_io.model_card import read_evaluations, write_model_card
+from unified_sess.model_io.model_files import (
     CONFIG,
     find_model,
     is_exported,
@@ -20,10 +21,9 @@ from unified_sess.inference.model_files import (
     read_config,
     save_model,
 )
-from unified_sess.inference.recordings import Recording
-from unified_sess.inference.results_folder import is_results_folder, load_results
-from unified_sess.inference.scale import MixtureScale
+from unified_sess.model_io.results_folder import is_results_folder, load_results
 from unified_sess.network import MODULE_NAMES, NoEnhancer, enhance, enhanced_mixture, separate
+from unified_sess.utils.errors import UserError
 
 
 class UnifiedSeparation(Pretrained, PyTorchModelHubMixin, library_name="unified_sess", pipeline_tag="audio-to-audio"):

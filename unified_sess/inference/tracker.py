@@ -71,7 +71,9 @@ class SpeakerTracker:
         if self.before is None:
             order = list(range(self.speakers))
         else:
-            match = self._overlap_match(self.before[:, -overlap:] if overlap else self.before[:, :0], window[:, :overlap])
+            match = self._overlap_match(
+                self.before[:, -overlap:] if overlap else self.before[:, :0], window[:, :overlap]
+            )
             match += MEMORY_WEIGHT * self._voice_match(cepstra, own)
             order = linear_sum_assignment(-match)[1].tolist()
         for voice, source in zip(self.voices, order):

@@ -8,7 +8,7 @@ Where the stock network spends its time, and what happens here instead:
 - norms in elementwise steps: a fused norm, whose gain and offset are folded into the convolution that follows;
 - dilated depthwise convolutions outside the fast kernels: the frames are seen as a grid of `dilation` columns, down
   which the same convolution has no dilation;
-- the slope gradient of PReLU: see `unified_sess.nnet.prelu`.
+- the slope gradient of PReLU: see `unified_sess.nnet.kernels.prelu`.
 """
 
 from collections import OrderedDict
@@ -17,8 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from unified_sess.nnet.global_norm import global_layer_norm
-from unified_sess.nnet.prelu import PReLU
+from unified_sess.nnet.kernels.global_norm import global_layer_norm
+from unified_sess.nnet.kernels.prelu import PReLU
 
 EPS = 1e-8
 
@@ -165,7 +165,9 @@ class DepthwiseConv(nn.Module):
         x = F.pad(_as_image(x, 1), (0, 0, before, after + (fill if columns > 1 else 0)), mode=mode)
         x = _as_image(x.permute(0, 2, 3, 1).flatten(1, 2), columns)
         if _on_gpu(x):
-            x = x.contiguous()  # PyTorch's own kernel, in single precision exact; cuDNN's, for this layout, rounds to TF32
+            x = (
+                x.contiguous()
+            )  # PyTorch's own kernel, in single precision exact; cuDNN's, for this layout, rounds to TF32
         x = F.conv2d(x, weight.unsqueeze(3), bias, groups=channels, dilation=(dilation // columns, 1))
         return x.permute(0, 2, 3, 1).flatten(1, 2)[:, :frames]
 

@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from speechbrain.lobes.models import dual_path
 
 from unified_sess.nnet.chunking import add_chunks, cut_chunks
-from unified_sess.nnet.global_norm import global_layer_norm
-from unified_sess.nnet.prelu import prelu
+from unified_sess.nnet.kernels.global_norm import global_layer_norm
+from unified_sess.nnet.kernels.prelu import prelu
 from unified_sess.nnet.transformer import SBTransformerBlock
 
 __all__ = ["Dual_Path_Model", "SBRNNBlock", "SBTransformerBlock"]

@@ -78,7 +78,9 @@ class SpectralDecoder(nn.Module):
 
 def _edge(kernel_size, stride):
     if kernel_size % stride or kernel_size < 2 * stride:
-        raise ValueError(f"kernel_size must be a multiple of the stride, at least twice, not {kernel_size} and {stride}")
+        raise ValueError(
+            f"kernel_size must be a multiple of the stride, at least twice, not {kernel_size} and {stride}"
+        )
     return kernel_size - stride
 
 

@@ -7,8 +7,8 @@ from speechbrain.nnet.attention import MultiheadAttention
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from unified_sess.nnet.gpu_layer import NormProjections, OutputFeedForward, cast_together, weights_of
-from unified_sess.nnet.row_blocks import norm_projections, output_feed_forward
+from unified_sess.nnet.kernels.gpu_layer import NormProjections, OutputFeedForward, cast_together, weights_of
+from unified_sess.nnet.kernels.row_blocks import norm_projections, output_feed_forward
 
 
 class SBTransformerBlock(dual_path.SBTransformerBlock):
@@ -64,7 +64,7 @@ def weight_copies(layers, x):
 def encoder_layer(layer, x, copies=None):
     """Forward pass of SpeechBrain's `TransformerEncoderLayer` for `x` `[batch, frames, channels]`.
 
-    With `copies` of its weights a layer that is plain goes through `unified_sess.nnet.gpu_layer`.
+    With `copies` of its weights a layer that is plain goes through `unified_sess.nnet.kernels.gpu_layer`.
     """
     if type(layer.self_att) is not MultiheadAttention or layer.self_att.att.in_proj_weight is None:
         return layer(x)[0]

@@ -1,0 +1,243 @@
+"""Models of strangers: nothing of the folder runs, and what is wrong in it is one line."""
+
+import json
+import os
+import pickle
+import shutil
+import sys
+
+import pytest
+import safetensors.torch
+import torch
+
+from tests.model_io.results import LOBES, make_results, node, trees
+from unified_sess.inference import UnifiedSeparation, model_files
+from unified_sess.model_io.export import export
+from unified_sess.model_io.model_files import CONFIG, WEIGHTS
+from unified_sess.utils.errors import UserError
+
+MIXTURE = 0.1 * torch.randn(2, 500, generator=torch.Generator().manual_seed(1))
+PLAIN = {CONFIG, WEIGHTS, "README.md"}
+
+
+class Watch:
+    """Records what Python does with a folder while it is on: hooks cannot be taken away again."""
+
+    def __init__(self):
+        self.folder, self.opened, self.started = None, set(), []
+        sys.addaudithook(self)
+
+    def __call__(self, event, arguments):
+        """Called by Python for every audited event."""
+        if self.folder is None:
+            return
+        if event == "open" and str(arguments[0]).startswith(str(self.folder)):
+            self.opened.add(os.path.relpath(str(arguments[0]), self.folder))
+        elif event in ("os.system", "subprocess.Popen", "os.exec", "os.posix_spawn", "pickle.find_class", "os.mkdir"):
+            self.started.append((event, arguments))
+
+
+@pytest.fixture(scope="module")
+def watch():
+    """An audit hook, off unless it has a folder."""
+    watch = Watch()
+    yield watch
+    watch.folder = None
+
+
+class Bomb:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = str(path)
+
+    def __reduce__(self):
+        return os.mkdir, (self.path,)
+
+
+@pytest.fixture
+def folder(random_model, tmp_path):
+    """A copy of a model folder, to be spoiled."""
+    return shutil.copytree(random_model, tmp_path / "model")
+
+
+def change(folder, **changes):
+    """Change entries of a folder's config.json."""
+    path = folder / CONFIG
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def refused(source, *words):
+    """Assert that a model is refused in one line that holds the words."""
+    with pytest.raises(UserError) as error:
+        UnifiedSeparation.from_pretrained(source)
+    assert "\n" not in str(error.value) and all(word in str(error.value) for word in words), str(error.value)
+
+
+def test_a_hostile_folder_runs_nothing(folder, watch, tmp_path):
+    expected = UnifiedSeparation.from_pretrained(folder).separate_batch(MIXTURE)
+    canary = tmp_path / "executed"
+    (folder / "custom.py").write_text(f"import os; os.mkdir({str(canary)!r})")
+    for name in ("__init__.py", "torch.py", "safetensors.py"):
+        shutil.copy(folder / "custom.py", folder / name)
+    (folder / "hyperparams.yaml").write_text(f"a: !apply:os.mkdir ['{canary}']\nb: !new:os.mkdir ['{canary}']\n")
+    for name in ("encoder.ckpt", "masknet.ckpt", "pytorch_model.bin", "model.pt"):
+        torch.save(Bomb(canary), folder / name)
+    card = f"---\nlibrary_name: !!python/object/apply:os.mkdir ['{canary}']\n---\n"
+    (folder / "README.md").write_text(card)
+    watch.folder = folder
+    model = UnifiedSeparation.from_pretrained(folder)
+    watch.folder = None
+    assert not canary.exists() and not watch.started
+    assert {CONFIG} <= watch.opened <= PLAIN  # the weights are opened beyond Python's sight
+    torch.testing.assert_close(model.separate_batch(MIXTURE), expected)
+
+
+def test_the_canaries_of_the_test_before_do_sing(tmp_path, watch):
+    watch.folder = tmp_path
+    pickle.loads(pickle.dumps(Bomb(tmp_path / "executed")))
+    watch.folder = None
+    assert (tmp_path / "executed").exists() and {event for event, _ in watch.started} >= {
+        "pickle.find_class",
+        "os.mkdir",
+    }
+    watch.started.clear()
+
+
+@pytest.mark.parametrize("how", ["torch", "pickle"])
+def test_weights_that_are_a_pickle_are_refused(folder, tmp_path, how):
+    bomb = Bomb(tmp_path / "executed")
+    if how == "torch":
+        torch.save(bomb, folder / WEIGHTS)
+    else:
+        (folder / WEIGHTS).write_bytes(pickle.dumps(bomb))
+    refused(folder, WEIGHTS, "corrupt")
+    assert not (tmp_path / "executed").exists()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "os.system", "builtins.eval", "subprocess.Popen", "torch.load", "torch.hub.load", "posix.system", "custom.MaskNet",
+        "unified_sess.inference.separation.UnifiedSeparation", "speechbrain.lobes.models.dual_path.os.system",
+        "unified_sess.network.NoEnhancer.__init__", "", "NoEnhancer", None, 3, ["os.system"], {"class": "os.system"},
+    ],
+)  # fmt: skip
+def test_only_classes_of_the_whitelist(folder, tmp_path, name):
+    modules = json.loads((folder / CONFIG).read_text())["modules"]
+    tree = {"class": name, "args": {"command": f"mkdir {tmp_path / 'executed'}"}}
+    change(folder, modules=modules | {"enhancer": tree})
+    refused(folder, CONFIG, "enhancer")
+    deep = json.loads((folder / CONFIG).read_text())["modules"]["masknet"]
+    deep["args"] = dict(deep["args"], N=[[tree]])
+    change(folder, modules=modules | {"masknet": deep})
+    refused(folder, CONFIG, "masknet")
+    assert not (tmp_path / "executed").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"format": "other"}, "unified_sess"), ({"format_version": 2}, "format_version 2"), ({"modules": {}}, "encoder"),
+        ({"modules": None}, "encoder"), ({"num_spks": 3}, "3 speakers, but its network gives 2"), ({"num_spks": 0}, "num_spks"),
+        ({"num_spks": "2"}, "num_spks"), ({"num_spks": True}, "num_spks"), ({"sample_rate": 0}, "sample_rate"),
+        ({"sample_rate": -8000}, "sample_rate"), ({"sample_rate": 1e4}, "sample_rate"),
+        ({"sample_rate": 10**12}, "1000000000000 Hz"), ({"sample_rate": 1}, "1 Hz"),
+    ],
+)  # fmt: skip
+def test_configs_that_cannot_be(folder, changes, words):
+    change(folder, **changes)
+    refused(folder, CONFIG, words)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "[]", "null", "{", "nan", "\ufeff{}", "[" * 100_000, '{"format": "unified_sess"}', "a: !apply:os.getcwd"],
+)
+def test_configs_that_are_no_config(folder, text):
+    (folder / CONFIG).write_text(text, encoding="utf-8")
+    refused(folder, CONFIG)
+
+
+def test_a_config_of_another_encoding(folder):
+    (folder / CONFIG).write_bytes(b"\xff\xfe\x00{")
+    refused(folder, CONFIG)
+
+
+def test_a_hostile_config_takes_no_memory(folder):
+    """65536 x 65536 weights are 17 GB: their sizes are compared with the file before any memory is taken."""
+    config = json.loads((folder / CONFIG).read_text())
+    huge = node(f"{LOBES}.SBRNNBlock", input_size=65536, hidden_channels=65536, num_layers=1)
+    refused_modules = config["modules"] | {"enhancer": huge}
+    change(folder, modules=refused_modules)
+    refused(folder, WEIGHTS, "enhancer")
+
+
+def test_modules_that_do_not_fit_together(tmp_path):
+    content = trees("convtasnet") | {"enhancer": trees("convtasnet", channels=16)["enhancer"]}
+    make_results(tmp_path / "results", content=content, si_snri=(1.0,))
+    with pytest.raises(UserError, match="do not fit together"):
+        export(tmp_path / "results", tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+
+
+@pytest.mark.parametrize("kind", ["folder", "huge header", "wrong type", "no permission"])
+def test_weights_that_cannot_be(folder, kind):
+    path = folder / WEIGHTS
+    if kind == "wrong type":
+        tensors = safetensors.torch.load_file(path)
+        safetensors.torch.save_file({key: value[..., None] for key, value in tensors.items()}, path)
+    elif kind == "huge header":
+        path.write_bytes((2**62).to_bytes(8, "little") + b"{}")
+    elif kind == "folder":
+        path.unlink()
+        path.mkdir()
+    else:
+        path.chmod(0)
+        if os.access(path, os.R_OK):
+            pytest.skip("this user may read everything")
+    refused(folder, str(folder), WEIGHTS)
+
+
+def test_round_trip(random_model, tmp_path):
+    model = UnifiedSeparation.from_pretrained(random_model)
+    model.save_pretrained(tmp_path / "saved")
+    assert {path.name for path in (tmp_path / "saved").iterdir()} == PLAIN
+    again = UnifiedSeparation.from_pretrained(tmp_path / "saved")
+    torch.testing.assert_close(again.separate_batch(MIXTURE), model.separate_batch(MIXTURE), atol=0, rtol=0)
+    assert (tmp_path / "saved" / CONFIG).read_bytes() == (random_model / CONFIG).read_bytes()
+    assert (again.num_spks, again.sample_rate) == (2, 8000)
+    with torch.no_grad():
+        again.mods.encoder.conv1d.weight.zero_()
+    again.save_pretrained(tmp_path / "saved")  # what is in memory, not what was on the disk
+    third = UnifiedSeparation.from_pretrained(tmp_path / "saved")
+    assert not third.mods.encoder.conv1d.weight.any()
+
+
+def test_files_can_be_read_by_others(folder):
+    modes = {path.name: path.stat().st_mode & 0o777 for path in folder.iterdir()}
+    assert len(set(modes.values())) == 1, modes
+
+
+def test_the_shipped_model(random_model, tmp_path, monkeypatch):
+    monkeypatch.setattr(model_files, "SHIPPED", tmp_path / "absent")
+    refused(None, "no model of its own")
+    monkeypatch.setattr(model_files, "SHIPPED", random_model)
+    model = UnifiedSeparation.from_pretrained()
+    expected = UnifiedSeparation.from_pretrained(random_model).separate_batch(MIXTURE)
+    torch.testing.assert_close(model.separate_batch(MIXTURE), expected)
+
+
+def test_the_shipped_model_lies_in_the_package():
+    import unified_sess
+
+    assert model_files.SHIPPED == (model_files.Path(unified_sess.__file__).resolve().parent / "models" / "default")
+
+
+@pytest.mark.parametrize("source", ["../../etc/passwd", "a/b/c", "user/na me", "user/--x", "", " ", "https://x.y/z"])
+def test_sources_that_are_no_model(source, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(UserError) as error:
+        UnifiedSeparation.from_pretrained(source, local_files_only=True)
+    assert "\n" not in str(error.value)

@@ -1,0 +1,212 @@
+"""Fine-tuning: strict weights, an enhancer that starts as an identity, one line for what does not fit."""
+
+import pytest
+import torch
+from hyperpyyaml import load_hyperpyyaml
+from speechbrain.inference.separation import SepformerSeparation
+from speechbrain.lobes.models import conv_tasnet
+
+from tests.model_io.results import make_results, trees
+from tests.networks import random_batch, tiny_modules
+from unified_sess.inference import UnifiedSeparation
+from unified_sess.losses import utterance_losses
+from unified_sess.model_io.export import WIRING, export
+from unified_sess.model_io.module_tree import build
+from unified_sess.network import SHARED_MODULES, NoEnhancer, separate
+from unified_sess.nnet.time_frequency import TimeFrequencyNet
+from unified_sess.training import pretrained
+from unified_sess.training.pretrained import load_pretrained, start_as_identity
+from unified_sess.utils.errors import UserError
+
+SEPFORMER = """
+sample_rate: 8000
+num_spks: 2
+encoder: !new:speechbrain.lobes.models.dual_path.Encoder {kernel_size: 16, out_channels: 8}
+intra: !new:speechbrain.lobes.models.dual_path.SBTransformerBlock
+    {num_layers: 1, d_model: 8, nhead: 2, d_ffn: 16, dropout: 0, use_positional_encoding: True, norm_before: True}
+inter: !new:speechbrain.lobes.models.dual_path.SBTransformerBlock
+    {num_layers: 1, d_model: 8, nhead: 2, d_ffn: 16, dropout: 0, use_positional_encoding: True, norm_before: True}
+masknet: !new:speechbrain.lobes.models.dual_path.Dual_Path_Model
+    num_spks: 2
+    in_channels: 8
+    out_channels: 8
+    num_layers: 1
+    K: 20
+    intra_model: !ref <intra>
+    inter_model: !ref <inter>
+    norm: ln
+    linear_layer_after_inter_intra: False
+    skip_around_intra: True
+decoder: !new:speechbrain.lobes.models.dual_path.Decoder
+    {in_channels: 8, out_channels: 1, kernel_size: 16, stride: 8, bias: False}
+modules:
+    encoder: !ref <encoder>
+    masknet: !ref <masknet>
+    decoder: !ref <decoder>
+num_spks_out: 2
+pretrainer: !new:speechbrain.utils.parameter_transfer.Pretrainer
+    loadables:
+        encoder: !ref <encoder>
+        masknet: !ref <masknet>
+        decoder: !ref <decoder>
+"""
+
+ENHANCER = """
+enhancer: !new:speechbrain.lobes.models.dual_path.Dual_Path_Model
+    num_spks: 1
+    in_channels: 8
+    out_channels: 8
+    num_layers: 1
+    K: 20
+    intra_model: !copy <intra>
+    inter_model: !copy <inter>
+    norm: ln
+    linear_layer_after_inter_intra: False
+    skip_around_intra: True
+"""
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A model folder as SpeechBrain's hub has them, made from SpeechBrain's own classes."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "hyperparams.yaml").write_text(SEPFORMER, encoding="utf-8")
+    (folder / "config.json").write_text('{"speechbrain_interface": "SepformerSeparation"}', encoding="utf-8")
+    for name, module in load_hyperpyyaml(SEPFORMER)["modules"].items():
+        torch.save(module.state_dict(), folder / f"{name}.ckpt")
+    return folder
+
+
+def test_before_the_first_step_the_network_gives_what_the_source_model_gives(folder, tmp_path):
+    modules = tiny_modules("sepformer").eval()
+    load_pretrained(modules, str(folder), 8000)
+    stock = SepformerSeparation.from_hparams(source=str(folder), savedir=str(tmp_path / "cache"))
+    mixture = torch.randn(2, 900)
+    torch.testing.assert_close(separate(modules, mixture).sources, stock.separate_batch(mixture), atol=1e-4, rtol=1e-4)
+
+
+def test_a_separator_exported_here_starts_as_one_of_speechbrains(folder):
+    """Its enhancer has no weights, which is not the enhancer of another network."""
+    mixture, modules = torch.randn(1, 900), tiny_modules("sepformer")
+    load_pretrained(modules, str(folder), 8000)
+    expected = separate(modules, mixture).sources
+    torch.save(NoEnhancer().state_dict(), folder / "enhancer.ckpt")
+    modules = tiny_modules("sepformer")
+    load_pretrained(modules, str(folder), 8000)
+    torch.testing.assert_close(separate(modules, mixture).sources, expected)
+
+
+@pytest.mark.parametrize("unified", [False, True])
+def test_a_hub_id_goes_through_speechbrain(folder, unified, monkeypatch):
+    """A unified model of the hub gives its own enhancer and its masknet alone, not the composite of both."""
+    source, modules = tiny_modules("sepformer"), tiny_modules("sepformer")
+    if unified:
+        wiring = SEPFORMER[: SEPFORMER.index("modules:")].replace("masknet:", "separator:") + ENHANCER + WIRING
+        (folder / "hyperparams.yaml").write_text(wiring, encoding="utf-8")
+        for name, module in source.items():
+            torch.save(module.state_dict(), folder / f"{name}.ckpt")
+    else:
+        load_pretrained(source, str(folder), 8000)
+    fetch = SepformerSeparation.from_hparams
+
+    def from_hparams(source, **kwargs):
+        assert source == "someone/some-model"
+        return fetch(source=str(folder), **kwargs)
+
+    monkeypatch.setattr(SepformerSeparation, "from_hparams", from_hparams)
+    monkeypatch.setattr(pretrained, "find_model", lambda source: folder)
+    load_pretrained(modules, "someone/some-model", 8000)
+    mixture = torch.randn(1, 900)
+    torch.testing.assert_close(separate(modules, mixture).sources, separate(source, mixture).sources)
+    with pytest.raises(UserError, match="works at 8000 Hz"):
+        load_pretrained(modules, "someone/some-model", 16000)
+
+
+@pytest.mark.parametrize("backbone", ["convtasnet", "dprnn", "sepformer", "stock convtasnet"])
+def test_an_enhancer_starts_as_an_identity_and_learns(backbone):
+    stock = backbone == "stock convtasnet"
+    modules = tiny_modules("convtasnet" if stock else backbone)
+    if stock:
+        modules["enhancer"] = conv_tasnet.MaskNet(8, 8, 16, 3, 2, 1, 1, "gLN", False, "relu")
+    start_as_identity(modules["enhancer"])
+    features = torch.randn(2, 8, 60).relu()
+    torch.testing.assert_close(modules["enhancer"](features), torch.ones(1, 2, 8, 60))
+
+    optimizer = torch.optim.SGD(modules.parameters(), lr=1e-4)
+    batch = random_batch([500, 500])
+    before = {n: p.detach().clone() for n, p in modules["enhancer"].named_parameters()}
+    for _ in range(3):
+        optimizer.zero_grad()
+        losses = utterance_losses(modules, batch)
+        (losses.separation + losses.enhancement).sum().backward()
+        optimizer.step()
+    still = [n for n, p in modules["enhancer"].named_parameters() if torch.equal(before[n], p)]
+    assert not still
+
+
+def test_the_best_checkpoint_of_a_training_is_taken(tmp_path):
+    trained = make_results(tmp_path / "results", "none")
+    modules = {name: build(tree, name) for name, tree in trees("convtasnet").items()}
+    load_pretrained(modules, str(tmp_path / "results"), 8000)
+    mixture = torch.randn(1, 900)
+    torch.testing.assert_close(separate(modules, mixture).sources, separate(trained, mixture).sources)
+    with pytest.raises(UserError, match="works at 8000 Hz"):
+        load_pretrained(modules, str(tmp_path / "results"), 16000)
+
+
+@pytest.mark.parametrize("from_the_hub", [False, True])
+def test_a_model_that_executes_nothing_is_taken(tmp_path, monkeypatch, from_the_hub):
+    """Regression: of what `export --plain` writes, only `config.json` and `model.safetensors`, nothing was read."""
+    make_results(tmp_path / "results", "none")
+    folder = tmp_path / "model"
+    export(tmp_path / "results", folder, plain=True)
+    source = str(folder)
+    if from_the_hub:
+        source = "someone/some-model"
+        monkeypatch.setattr(pretrained, "find_model", {source: folder}.get)
+    modules = {name: build(tree, name) for name, tree in trees("convtasnet").items()}
+    load_pretrained(modules, source, 8000)
+    mixture, expected = torch.randn(1, 900), UnifiedSeparation.from_pretrained(folder, device="cpu")
+    torch.testing.assert_close(separate(modules, mixture).sources, expected.separate_batch(mixture))
+    with pytest.raises(UserError, match="works at 8000 Hz"):
+        load_pretrained(modules, source, 16000)
+
+
+def test_an_enhancer_on_a_spectrogram_starts_as_an_identity_and_learns():
+    enhancer = TimeFrequencyNet(33, channels=4, hidden=4, num_layers=1, num_spks=1)
+    start_as_identity(enhancer)
+    features = torch.randn(2, 66, 10)
+    assert torch.equal(enhancer(features), torch.ones(1, 2, 66, 10))
+    enhancer(features).square().sum().backward()
+    assert float(enhancer.masks.weight.grad.abs().max()) > 0
+
+
+def test_our_own_checkpoints_bring_their_enhancer(tmp_path):
+    source, target = tiny_modules("dprnn"), tiny_modules("dprnn")
+    for name, module in source.items():
+        torch.save(module.state_dict(), tmp_path / f"{name}.ckpt")
+    load_pretrained(target, str(tmp_path), 8000)
+    mixture = torch.randn(1, 700)
+    torch.testing.assert_close(separate(target, mixture).sources, separate(source, mixture).sources)
+    assert set(SHARED_MODULES) <= set(target)
+
+
+def test_what_does_not_fit_is_one_line(folder):
+    def line(says, backbone="sepformer", rate=8000, **options):
+        with pytest.raises(UserError, match=says) as caught:
+            load_pretrained(tiny_modules(backbone, **options), str(folder), rate)
+        assert "\n" not in str(caught.value)
+
+    line("works at 8000 Hz but sample_rate is 16000", rate=16000)
+    line("masknet (lacks|has unexpected) weights .*--network", backbone="dprnn")
+    shapes = r"\[16, 8, 1, 1\] where the network has \[24, 8, 1, 1\]"
+    line(rf"masknet: weights 'conv2d\.weight' have the shape {shapes}: .*num_spks", num_spks=3)
+    line(r"encoder: weights 'conv1d\.weight' have the shape", channels=16)
+    data = (folder / "masknet.ckpt").read_bytes()
+    (folder / "masknet.ckpt").write_bytes(data[: len(data) // 2])
+    line("masknet.ckpt is corrupt")
+    torch.save({"masknet": {"weight": torch.zeros(1)}}, folder / "masknet.ckpt")
+    line("masknet.ckpt holds no weights")
+    (folder / "masknet.ckpt").unlink()
+    line("masknet.ckpt is missing")

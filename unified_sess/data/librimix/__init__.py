@@ -1,0 +1,1 @@
+"""LibriMix folders from LibriSpeech and the WHAM! noises."""

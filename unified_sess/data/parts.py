@@ -1,0 +1,99 @@
+"""The training, validation and test sets that an experiment's settings ask for."""
+
+from pathlib import Path
+
+from unified_sess.data.corpora import find_corpus, prepare_manifests
+from unified_sess.data.dataset import MixtureDataset
+from unified_sess.data.dynamic_mixing import DynamicMixingDataset
+from unified_sess.data.manifest import read_manifest
+from unified_sess.data.own_folders.held_out import in_part, write_held_out
+from unified_sess.utils.errors import UserError
+
+DEMO_FOLDER = Path("data")
+
+
+def choose_data_folder(settings):
+    """Folder of the corpus: the experiment's, mixtures held out of its speech folder, or else the demo corpus.
+
+    The latter two are made at their first use.
+
+    Raises
+    ------
+    UserError
+        When folders contradict each other, or the demo corpus cannot be made.
+    """
+    if settings.get("noise_folder") and not settings.get("speech_folder"):
+        raise UserError("--noise_folder mixes with speech: give --speech_folder too")
+    if settings.get("data_folder") is not None:
+        return settings["data_folder"]
+    if settings.get("speech_folder"):
+        folder = Path(settings["save_folder"]) / "held_out"
+        return write_held_out(folder, lambda part: _dynamic(settings, part), settings["sample_rate"])
+    if not settings.get("demo_corpus"):
+        raise UserError("no data: give --data_folder DIR, or --speech_folder DIR and --noise_folder DIR")
+    if settings["num_spks"] != 2:
+        raise UserError("the demo corpus has 2 speakers: give --data_folder DIR for another num_spks")
+    from unified_sess.data.demo.corpus import make_demo_corpus  # needs the demo extra
+
+    return make_demo_corpus(DEMO_FOLDER / f"demo-{settings['sample_rate']}", sample_rate=settings["sample_rate"])
+
+
+def build_datasets(settings, data_folder):
+    """Index a corpus (again only where it changed) and make its datasets.
+
+    Arguments
+    ---------
+    settings : dict
+        Scalar settings of the experiment: save_folder, sample_rate, num_spks, mode, train_split, seed, speed_perturb,
+        training_signal_len and, for mixing on the fly, speech_folder, noise_folder, speakers, mixtures_per_epoch.
+    data_folder : str
+        LibriMix or WHAM! folder.
+
+    Returns
+    -------
+    datasets : dict
+        train, a `MixtureDataset` or, with a speech folder, a `DynamicMixingDataset`; valid and test.
+
+    Raises
+    ------
+    UserError
+        Naming what is missing or contradicts the experiment.
+    """
+    dynamic = bool(settings.get("speech_folder"))
+    corpus = find_corpus(
+        data_folder,
+        sample_rate=settings["sample_rate"],
+        mode=settings.get("mode"),
+        num_spks=settings["num_spks"],
+        train_split=settings.get("train_split"),
+        parts=("valid", "test") if dynamic else ("train", "valid", "test"),
+    )
+    datasets = {}
+    for part, path in prepare_manifests(corpus, settings["save_folder"]).items():
+        manifest = read_manifest(path, corpus.root)
+        factors = settings.get("speed_perturb") if part == "train" else None
+        datasets[part] = MixtureDataset(manifest, settings["sample_rate"], settings["seed"], factors)
+    if dynamic:
+        # With a corpus of their own for validation and test, all speakers of the folder train.
+        datasets["train"] = _dynamic(settings, "train" if settings.get("data_folder") is None else None)
+    return datasets
+
+
+def _dynamic(settings, part):
+    """Mixtures made on the fly from the speakers and noises of a part; None takes all of them."""
+    training = part in ("train", None)
+    seconds = settings.get("training_signal_len") if training else None
+    needed = {"speaker": settings["num_spks"], "noise": 1}
+    return DynamicMixingDataset(
+        settings["speech_folder"],
+        settings.get("noise_folder"),
+        index_folder=settings["save_folder"],
+        sample_rate=settings["sample_rate"],
+        num_spks=settings["num_spks"],
+        training_signal_len=None if seconds is None else round(seconds * settings["sample_rate"]),
+        mixtures_per_epoch=settings.get("mixtures_per_epoch") if training else None,
+        seed=settings["seed"],
+        speed_factors=settings.get("speed_perturb") if training else None,
+        speakers=settings.get("speakers"),
+        keep=None if part is None else lambda names, kind: in_part(names, part, needed[kind], kind),
+    )

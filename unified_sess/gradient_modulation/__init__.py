@@ -1,0 +1,7 @@
+"""Gradient modulation: the contribution of the project, as pure functions of tensors."""
+
+from unified_sess.gradient_modulation.flat_gradients import GRANULARITIES
+from unified_sess.gradient_modulation.modulation import RULES, GradientModulation
+from unified_sess.gradient_modulation.rule_description import ModulationError
+
+__all__ = ["GRANULARITIES", "RULES", "GradientModulation", "ModulationError"]

@@ -1,0 +1,1 @@
+"""Recordings on disk: which files, reading, writing, and whose results are whose."""

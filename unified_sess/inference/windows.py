@@ -1,0 +1,129 @@
+"""Recordings of any length in bounded memory: overlapping windows, speakers on their tracks, cross-faded."""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from unified_sess.inference.tracker import SpeakerTracker
+from unified_sess.utils.errors import UserError
+
+
+class Windows(NamedTuple):
+    """How a long recording is cut.
+
+    length, overlap : float
+        Of the windows, in s; recordings up to `length` are separated whole.
+    batch : int
+        Windows that go through the network together.
+    """
+
+    length: float = 16.0
+    overlap: float = 4.0
+    batch: int = 4
+
+    def samples(self, sample_rate):
+        """Length and overlap in samples; `UserError` unless the overlap is at most half of the length."""
+        if not 0.5 <= self.length <= 3600 or not 0.1 <= self.overlap <= self.length / 2:
+            raise UserError(
+                f"windows of {self.length} s that overlap by {self.overlap} s cannot work: "
+                "give a window of at least 0.5 s and an overlap from 0.1 s to half a window"
+            )
+        if self.batch < 1:
+            raise UserError(f"batch size {self.batch} is too small: give 1 or more")
+        return round(self.length * sample_rate), round(self.overlap * sample_rate)
+
+
+DEFAULT_WINDOWS = Windows()
+
+
+def separate_stream(model, blocks, windows=DEFAULT_WINDOWS, enhanced=False, fixed_order=False):
+    """Separate a stream of samples window by window.
+
+    Arguments
+    ---------
+    model : UnifiedSeparation
+        Or anything with its `run`, `num_spks` and `sample_rate`.
+    blocks : iterable of numpy.ndarray
+        The mixture in pieces of any length `[time]`, float32, at the model's rate.
+    windows : Windows
+        How to cut it.
+    enhanced : bool
+        Also give the enhanced mixture, as last channel.
+    fixed_order : bool
+        Trust the network's order of the sources in every window instead of tracking voices.
+
+    Yields
+    ------
+    numpy.ndarray
+        `[time, speakers]` or `[time, speakers + 1]`, float32; together as long as the input.
+    """
+    length, overlap = windows.samples(model.sample_rate)
+    tracker = None if fixed_order else SpeakerTracker(model.num_spks, model.sample_rate)
+    stitcher = _Stitcher(model.num_spks, tracker)
+    for starts, batch in _batches(_cut(blocks, length, length - overlap), windows.batch):
+        outputs = model.run(torch.from_numpy(np.stack(batch)), enhanced).cpu().numpy()
+        for start, output in zip(starts, outputs):
+            yield from stitcher.add(start, output)
+    yield from stitcher.finish()
+
+
+def _cut(blocks, length, hop):
+    """Yields `(start, window [length])`; the last window ends where the stream ends, so it overlaps more."""
+    buffer, begin, start, cut = np.zeros(0, np.float32), 0, 0, 0  # begin: position of the buffer's first sample
+    for block in blocks:
+        buffer = np.concatenate((buffer, np.asarray(block, np.float32)))
+        while begin + len(buffer) >= start + length:
+            yield start, buffer[start - begin : start - begin + length].copy()
+            cut = start + length
+            start += hop
+            keep = min(cut - length, begin + len(buffer))  # a whole window back, for the last one
+            buffer, begin = buffer[keep - begin :], keep
+    end = begin + len(buffer)
+    if end > cut:
+        first = max(end - length, begin)
+        yield first, buffer[first - begin :].copy()
+
+
+def _batches(windows, size):
+    """Groups windows of one length, `size` at a time: yields lists of starts and of windows."""
+    starts, batch = [], []
+    for start, window in windows:
+        if batch and (len(batch) == size or len(window) != len(batch[0])):
+            yield starts, batch
+            starts, batch = [], []
+        starts.append(start)
+        batch.append(window)
+    if batch:
+        yield starts, batch
+
+
+class _Stitcher:
+    """Joins separated windows; everything before the newest window's start is final."""
+
+    def __init__(self, speakers, tracker):
+        self.speakers, self.tracker = speakers, tracker
+        self.pending, self.begin = None, 0
+
+    def add(self, start, output):
+        """Add a window's output `[time, channels]`; yields what became final."""
+        overlap = 0 if self.pending is None else self.begin + len(self.pending) - start
+        if self.tracker is not None:
+            order = self.tracker.follow(np.ascontiguousarray(output[:, : self.speakers].T), overlap)
+            output[:, : self.speakers] = output[:, order]
+        if self.pending is not None:
+            final = start - self.begin
+            yield self.pending[:final]
+            fade = _fade(overlap)[:, None]
+            output[:overlap] = (1 - fade) * self.pending[final:] + fade * output[:overlap]
+        self.pending, self.begin = output, start
+
+    def finish(self):
+        """Yields the rest."""
+        if self.pending is not None:
+            yield self.pending
+
+
+def _fade(length):
+    """Weights of the newer window: 0 near its start, 1 near the older one's end, where each lacks context."""
+    return np.clip(np.linspace(-0.5, 1.5, length, dtype=np.float32), 0, 1)

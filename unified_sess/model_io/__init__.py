@@ -1,0 +1,1 @@
+"""Model folders: read without executing anything, written whole, exported for SpeechBrain."""

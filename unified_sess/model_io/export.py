@@ -1,0 +1,131 @@
+"""Turn the results folder of a training into a model folder."""
+
+import io
+import json
+import os
+from pathlib import Path
+
+import torch
+import yaml
+from speechbrain.utils.logger import get_logger
+
+from unified_sess.evaluation.results import CSV_NAME
+from unified_sess.evaluation.results import load_results as load_measures
+from unified_sess.model_io.model_card import evaluations_of, write_model_card
+from unified_sess.model_io.model_files import CONFIG, save_model
+from unified_sess.model_io.module_tree import TreeDumper, as_yaml
+from unified_sess.model_io.results_folder import load_results
+from unified_sess.network import MODULE_NAMES
+from unified_sess.nnet import time_frequency
+from unified_sess.utils.errors import UserError, writable_folder
+from unified_sess.utils.files import atomic_path
+
+logger = get_logger(__name__)
+
+HYPERPARAMS = "hyperparams.yaml"
+CUSTOM = "custom.py"
+# What it replaces; first where SpeechBrain and `from_pretrained` start to read: a folder that has those is whole.
+FILES = (HYPERPARAMS, CONFIG, CUSTOM, *(f"{name}.ckpt" for name in MODULE_NAMES))
+HEADER = """\
+# Made by unified-sess export. SpeechBrain executes this file; config.json and model.safetensors hold the same model
+# as plain data.
+
+"""
+# SpeechBrain's separation class knows no enhancer: its masknet is the composite of both.
+WIRING = """
+masknet: !new:unified_sess.model_io.composite.CompositeMaskNet
+  enhancer: !ref <enhancer>
+  masknet: !ref <separator>
+
+modules:
+  encoder: !ref <encoder>
+  masknet: !ref <masknet>
+  decoder: !ref <decoder>
+
+pretrainer: !new:speechbrain.utils.parameter_transfer.Pretrainer
+  loadables:
+    encoder: !ref <encoder>
+    enhancer: !ref <enhancer>
+    masknet: !ref <separator>
+    decoder: !ref <decoder>
+"""
+
+
+def export(results, folder, half=False, plain=False):
+    """Write the best checkpoint of a results folder as a model folder.
+
+    Arguments
+    ---------
+    results : str or Path
+        `output_folder` of a training.
+    folder : str or Path
+        The model folder; made, or filled where it exists. What it holds of another model is replaced.
+    half : bool
+        Write 16-bit weights, half the size; they are 32-bit again when loaded.
+    plain : bool
+        Leave out what is for SpeechBrain and would be executed.
+
+    Returns
+    -------
+    Path
+        The folder, with `hyperparams.yaml`, `custom.py` and `*.ckpt` for SpeechBrain, `config.json` and
+        `model.safetensors` for `UnifiedSeparation.from_pretrained` and the hub, and the model card `README.md`.
+
+    Raises
+    ------
+    UserError
+        When the results folder lacks something or the model folder cannot be written.
+    """
+    results, folder = Path(results), Path(folder)
+    if folder.exists() and results.exists() and os.path.samefile(results, folder):
+        raise UserError(f"{folder} is the results folder itself: give another folder for the model")
+    config, modules = load_results(results)
+    evaluations = evaluations_of(load_measures(results)) if (results / CSV_NAME).is_file() else []
+    if half:
+        _halve(modules)
+    writable_folder(folder)
+    for name in FILES:
+        (folder / name).unlink(missing_ok=True)
+    if not plain:
+        _write_for_speechbrain(folder, config, modules)
+    write_model_card(folder, config, modules, evaluations)
+    save_model(folder, config, modules)
+    if not evaluations:
+        logger.warning(f"{results} has no {CSV_NAME}: the model card carries no numbers")
+    return folder
+
+
+def _halve(modules):
+    for name, module in modules.items():
+        module.half()
+        if not all(torch.isfinite(weights).all() for weights in module.state_dict().values()):
+            raise UserError(f"weights of {name} are too large for 16 bits: export without --half")
+
+
+def _write_for_speechbrain(folder, config, modules):
+    """Checkpoints, `hyperparams.yaml` and `custom.py`."""
+    for name in MODULE_NAMES:
+        with atomic_path(folder / f"{name}.ckpt") as temporary:
+            buffer = io.BytesIO()  # torch's own writer hides why it failed, such as a full disk
+            torch.save(modules[name].state_dict(), buffer)
+            Path(temporary).write_bytes(buffer.getbuffer())
+    with atomic_path(folder / HYPERPARAMS) as temporary:
+        Path(temporary).write_text(_hyperparams(config), encoding="utf-8")
+    with atomic_path(folder / CUSTOM) as temporary:
+        Path(temporary).write_text(_custom(config), encoding="utf-8")
+
+
+def _custom(config):
+    """The text of `custom.py`, which needs this package neither for SpeechBrain's classes nor for what it brings."""
+    files = [Path(__file__).with_name("custom.py")]
+    if time_frequency.__name__ in json.dumps(config.modules):
+        files.insert(0, Path(time_frequency.__file__))
+    return "\n\n".join(file.read_text(encoding="utf-8") for file in files)
+
+
+def _hyperparams(config):
+    names = {"masknet": "separator"}
+    nodes = {names.get(name, name): as_yaml(tree) for name, tree in config.modules.items()}
+    content = {"sample_rate": config.sample_rate, "num_spks": config.num_spks, **nodes}
+    text = yaml.dump(content, Dumper=TreeDumper, sort_keys=False, default_flow_style=False, allow_unicode=True)
+    return HEADER + text + WIRING

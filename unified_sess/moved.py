@@ -1,0 +1,61 @@
+"""Modules under their names of before the package had folders, for files that users have.
+
+`hyperparams.yaml`, `config.json` and exported folders name classes by their module. One table leads an old name to
+the new one, and importing the old name gives the very same module.
+"""
+
+import importlib
+import importlib.abc
+import importlib.util
+import sys
+from types import ModuleType
+
+# Old name -> new name, below the package.
+MOVED = {
+    "allocator": "utils.allocator",
+    "audio": "utils.audio",
+    "brain": "training.brain",
+    "checkpointing": "training.checkpoints",
+    "config": "training.experiment",
+    "distributed": "training.distributed",
+    "errors": "utils.errors",
+    "files": "utils.files",
+    "inference.composite": "model_io.composite",
+    "inference.model_files": "model_io.model_files",
+    "joint_step": "training.joint_step",
+    "pretrained": "training.pretrained",
+}
+
+
+def new_name(name: str) -> str:
+    """The name that a dotted name of a module or class has now; a name that never moved stays.
+
+    Example
+    -------
+    >>> new_name("unified_sess.checkpointing.AtomicCheckpointer")
+    'unified_sess.training.checkpoints.AtomicCheckpointer'
+    """
+    package, _, rest = name.partition(".")
+    for old, new in MOVED.items():
+        if package == "unified_sess" and (rest == old or rest.startswith(old + ".")):
+            return f"{package}.{new}{rest[len(old) :]}"
+    return name
+
+
+class _OldNames(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Imports an old name by importing the new one."""
+
+    def find_spec(self, fullname, path=None, target=None):
+        return importlib.util.spec_from_loader(fullname, self) if new_name(fullname) != fullname else None
+
+    def create_module(self, spec) -> ModuleType:
+        return ModuleType(spec.name)
+
+    def exec_module(self, module: ModuleType) -> None:
+        sys.modules[module.__name__] = importlib.import_module(new_name(module.__name__))
+
+
+def install() -> None:
+    """Let Python's import know the old names, once."""
+    if not any(isinstance(finder, _OldNames) for finder in sys.meta_path):
+        sys.meta_path.append(_OldNames())

@@ -1,0 +1,199 @@
+"""Layer norm and the linear layers behind it, in few passes over little memory, for a CPU in single precision.
+
+Passing over a large tensor, and fetching memory for it, takes a CPU time that no matrix product hides. So gain and
+offset of a norm and the bias behind it are part of the matrix, the hidden layer is worked on in place, gradients are
+added where they arise, and long signals go block by block. Other devices, mixed precision and `torch.compile` use the
+plain operations.
+"""
+
+import torch
+import torch.nn.functional as F
+
+BLOCK = 16384  # rows; a signal of 7 s at 8 kHz in the published SepFormer, 64 MB of its hidden layer
+
+
+def norm_projections(x, norm, weight, bias, parts):
+    """Returns `x` and the `parts` equal parts of `linear(norm(x))`, such as query, key and value.
+
+    What goes on with the `x` that is returned brings its gradient here, where adding it costs nothing.
+
+    Arguments
+    ---------
+    x : torch.Tensor
+        `[rows, channels]`.
+    norm : torch.nn.LayerNorm
+        Norm of the channels.
+    weight, bias : torch.Tensor
+        Of the linear layer: `[parts * width, channels]`, `[parts * width]`.
+    parts : int
+        Number of parts.
+
+    Returns
+    -------
+    torch.Tensor, sequence of torch.Tensor
+        `x`, and `parts` tensors `[rows, width]`, views of one.
+    """
+    if _in_blocks(x):
+        keep = torch.is_grad_enabled()
+        x, *y = _NormProjections.apply(x, norm.weight, norm.bias, norm.eps, weight, bias, parts, keep)
+        return x, y
+    return x, F.linear(norm(x), weight, bias).chunk(parts, dim=1)
+
+
+def output_feed_forward(x, attended, output, norm, wide, narrow):
+    """Returns `y + narrow(relu(wide(norm(y))))` of `y = x + output(attended)`.
+
+    Arguments
+    ---------
+    x, attended : torch.Tensor
+        `[rows, channels]`.
+    norm : torch.nn.LayerNorm
+        Norm of the channels.
+    output, wide, narrow : torch.nn.Linear
+        From channels to channels, to the hidden width and back, with biases.
+
+    Returns
+    -------
+    torch.Tensor
+        Of the shape of `x`.
+    """
+    if _in_blocks(x):
+        weights = [p for linear in (output, wide, narrow) for p in (linear.weight, linear.bias)]
+        return _OutputFeedForward.apply(
+            x, attended, norm.weight, norm.bias, norm.eps, torch.is_grad_enabled(), *weights
+        )
+    x = x + output(attended)
+    return x + narrow(wide(norm(x)).relu_())  # in place: no gradient needs what was there before
+
+
+def _in_blocks(x):
+    return x.device.type == "cpu" and not torch.is_autocast_enabled("cpu") and not torch.compiler.is_compiling()
+
+
+def _blocks(x):
+    return [slice(start, start + BLOCK) for start in range(0, len(x), BLOCK)]
+
+
+def _empty(x, width):
+    """Rows `[rows, width]` for those of `x`, not a power of two apart: there a column finds few places in the cache."""
+    return x.new_empty(len(x), width + 16)[:, :width]
+
+
+def _matrix(gain, offset, weight, bias):
+    """The matrix whose product with `_normal(x)` is `linear(norm(x))`.
+
+    A row of channels without its mean sums to zero. So 1 can be added to each of its values, and what every column of
+    the matrix has in common comes out of the product as it is: the bias, without a pass over the output.
+    """
+    constant = torch.addmv(bias, weight, offset - gain) / len(gain)
+    return torch.addcmul(constant[:, None], weight, gain)
+
+
+def _gradients(grad_matrix, gain, offset, weight):
+    """Gradients of gain, offset, weight and bias, from that of the matrix or None; overwrites it."""
+    if grad_matrix is None:
+        return [None] * 4
+    grad_bias = grad_matrix.mean(1)  # each row of `_normal(x)` has a mean of 1
+    grad_offset = grad_bias @ weight
+    grad_gain = (grad_matrix * weight).sum(0) - grad_offset
+    return grad_gain, grad_offset, grad_matrix.mul_(gain).addr_(grad_bias, offset - gain), grad_bias
+
+
+def _normal(x, eps):
+    """Rows `[rows, channels]` of mean 1 and variance 1, and the inverse deviations `[rows, 1]` that they had."""
+    one = x.new_ones(x.shape[1])
+    y, _, scale = torch.native_layer_norm(x, one.shape, one, one, eps)
+    return y, scale
+
+
+def _normal_backward(grad, normal, scale, residual, out):
+    """Writes the gradient at `x` for that at `_normal(x)`, with `residual` added, into `out`."""
+    one = torch.ones_like(scale)  # mean and inverse deviation of the rows in `normal`
+    grad, _, _ = torch.ops.aten.native_layer_norm_backward(
+        grad, normal, normal.shape[1:], one, one, None, None, [True, False, False]
+    )
+    return torch.addcmul(residual, grad, scale, out=out)
+
+
+class _Product:
+    """Gradients of `x @ matrix.t()`, block by block; of the matrix only where it is wanted."""
+
+    def __init__(self, matrix, wanted):
+        self.matrix, self.beta = matrix, 0  # beta 0: nothing to add to yet
+        self.grad_matrix = torch.empty_like(matrix) if wanted else None
+
+    def backward(self, grads, x, out=None):
+        """Returns the gradient at the block `x` for those at the equal parts of its product."""
+        places = [None] * len(grads) if self.grad_matrix is None else self.grad_matrix.chunk(len(grads))
+        for part, (grad, matrix, place) in enumerate(zip(grads, self.matrix.chunk(len(grads)), places, strict=True)):
+            if place is not None:
+                _add_product(place, grad.t(), x, beta=self.beta)
+            out = _add_product(out, grad, matrix) if part else torch.mm(grad, matrix, out=out)
+        self.beta = 1
+        return out
+
+
+def _add_product(x, one, other, beta=1):
+    return torch.addmm(x, one, other, beta=beta, out=x)  # as `addmm_`, which PyTorch's counter of operations misses
+
+
+def _sum_of_rows(x):
+    return torch.mv(x.t(), x.new_ones(len(x)))  # half the time of `x.sum(0)`
+
+
+class _NormProjections(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, gain, offset, eps, weight, bias, parts, keep):
+        matrix, y, kept = _matrix(gain, offset, weight, bias), _empty(x, len(weight)), []
+        for rows in _blocks(x):
+            normal, scale = _normal(x[rows], eps)
+            torch.mm(normal, matrix.t(), out=y[rows])
+            if keep:
+                kept += normal, scale
+        ctx.save_for_backward(gain, offset, weight, matrix, *kept)
+        return x, *y.chunk(parts, dim=1)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, residual, *grads):
+        gain, offset, weight, matrix, *kept = ctx.saved_tensors
+        product, grad_x = _Product(matrix, any(ctx.needs_input_grad[1:])), torch.empty_like(residual)
+        for rows, normal, scale in zip(_blocks(grad_x), kept[::2], kept[1::2], strict=True):
+            grad_normal = product.backward([grad[rows] for grad in grads], normal)
+            _normal_backward(grad_normal, normal, scale, residual[rows], out=grad_x[rows])
+        grad_gain, grad_offset, *grad_linear = _gradients(product.grad_matrix, gain, offset, weight)
+        return grad_x, grad_gain, grad_offset, None, *grad_linear, None, None
+
+
+class _OutputFeedForward(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, attended, gain, offset, eps, keep, *weights):
+        output, output_bias, wide, wide_bias, narrow, narrow_bias = weights
+        matrix, y, kept = _matrix(gain, offset, wide, wide_bias), torch.empty_like(x), []
+        for rows in _blocks(x):
+            middle = _add_product(x[rows] + output_bias, attended[rows], output.t())
+            normal, scale = _normal(middle, eps)
+            hidden = torch.mm(normal, matrix.t(), out=_empty(normal, len(matrix))).relu_()
+            _add_product(torch.add(middle, narrow_bias, out=y[rows]), hidden, narrow.t())
+            if keep:
+                kept += normal, scale, hidden
+        ctx.save_for_backward(attended, gain, offset, output, wide, narrow, matrix, *kept)
+        return y
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad):
+        attended, gain, offset, output, wide, narrow, matrix, *kept = ctx.saved_tensors
+        wanted = ctx.needs_input_grad
+        first, last = _Product(output, wanted[6]), _Product(narrow, wanted[10])
+        middle = _Product(matrix, any(wanted[2:4] + wanted[8:10]))
+        grad_x, grad_attended = torch.empty_like(grad), torch.empty_like(attended)
+        for rows, normal, scale, hidden in zip(_blocks(grad), kept[::3], kept[1::3], kept[2::3], strict=True):
+            grad_hidden = last.backward([grad[rows]], hidden, out=_empty(hidden, hidden.shape[1]))
+            torch.ops.aten.threshold_backward.grad_input(grad_hidden, hidden, 0, grad_input=grad_hidden)
+            grad_normal = middle.backward([grad_hidden], normal)
+            _normal_backward(grad_normal, normal, scale, grad[rows], out=grad_x[rows])
+            first.backward([grad_x[rows]], attended[rows], out=grad_attended[rows])
+        grad_gain, grad_offset, *grad_wide = _gradients(middle.grad_matrix, gain, offset, wide)
+        weights = first.grad_matrix, _sum_of_rows(grad_x), *grad_wide, last.grad_matrix, _sum_of_rows(grad)
+        return grad_x, grad_attended, grad_gain, grad_offset, None, None, *weights

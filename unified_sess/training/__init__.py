@@ -1,0 +1,1 @@
+"""Training: experiment, two gradients a step, checkpoints, several processes."""

@@ -1,0 +1,118 @@
+"""Checkpoints that are whole or absent, with the random state inside."""
+
+import logging
+import os
+import random
+import shutil
+from pathlib import Path
+
+import numpy as np
+import torch
+from speechbrain.utils import checkpoints
+from speechbrain.utils.distributed import ddp_barrier, if_main_process
+from speechbrain.utils.logger import get_logger
+
+from unified_sess.utils.errors import UserError
+
+logger = get_logger(__name__)
+
+INCOMPLETE = "incomplete-"
+
+
+class AtomicCheckpointer(checkpoints.Checkpointer):
+    """SpeechBrain's checkpointer, safe against being killed while it saves.
+
+    SpeechBrain writes the file that marks a folder as a checkpoint before the parameters, so a run killed in between
+    finds half a checkpoint at its next start. Here everything is written to a folder of another name, flushed to
+    the disk and then renamed.
+    """
+
+    def __init__(self, checkpoints_dir, recoverables=None, **kwargs):
+        super().__init__(checkpoints_dir, recoverables, **kwargs)
+        self.add_recoverable("random_state", RandomState(), optional_load=True)
+        self.remove_incomplete()
+
+    def remove_incomplete(self):
+        """Delete what a killed run left half-written."""
+        if if_main_process():
+            for folder in self.checkpoints_dir.glob(INCOMPLETE + "*"):
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def save_checkpoint(self, meta={}, end_of_epoch=True, name=None, verbosity=logging.INFO):  # noqa: B006
+        """Save a checkpoint; see SpeechBrain's `Checkpointer.save_checkpoint`."""
+        try:
+            # Quiet here: the folder's name in SpeechBrain's message is still the temporary one.
+            saved = super().save_checkpoint(meta=meta, end_of_epoch=end_of_epoch, name=name, verbosity=logging.DEBUG)
+        except BaseException as error:
+            self.remove_incomplete()
+            # torch's writer turns a failed write, as on a full disk, into a RuntimeError of its own.
+            words = ("inline_container", "StreamWriter", "iostream")
+            if isinstance(error, RuntimeError) and any(word in str(error) for word in words):
+                raise UserError(
+                    f"cannot write a checkpoint in {self.checkpoints_dir}: free some space on the disk, then run the "
+                    "same command again; it goes on from the last checkpoint"
+                ) from None
+            raise
+        renamed = self._rename(saved, verbosity) if if_main_process() else None
+        ddp_barrier()  # before anybody lists the checkpoints
+        return renamed
+
+    def _rename(self, saved, verbosity):
+        for file in saved.path.iterdir():
+            _flush(file)
+        whole = saved.path.with_name(saved.path.name.removeprefix(INCOMPLETE))
+        if whole.exists():  # saved under a name given before
+            shutil.rmtree(whole)
+        os.rename(saved.path, whole)
+        _flush(self.checkpoints_dir)
+        logger.log(verbosity, f"Saved a checkpoint in {whole}")
+        return checkpoints.Checkpoint(
+            whole, saved.meta, {name: whole / path.name for name, path in saved.paramfiles.items()}
+        )
+
+    def save_and_keep_only(self, *args, importance_keys=(), **kwargs):
+        """Save, then delete the least important; see SpeechBrain's `Checkpointer.save_and_keep_only`."""
+        # SpeechBrain appends to its default list at every call.
+        super().save_and_keep_only(*args, importance_keys=list(importance_keys), **kwargs)
+
+    def _new_checkpoint_dirpath(self):
+        return _renamed(super()._new_checkpoint_dirpath())
+
+    def _custom_checkpoint_dirpath(self, name):
+        return _renamed(super()._custom_checkpoint_dirpath(name))
+
+
+def _renamed(path):
+    return Path(path).with_name(INCOMPLETE + Path(path).name)
+
+
+def _flush(path):
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@checkpoints.register_checkpoint_hooks
+class RandomState:
+    """The random state of Python, NumPy and torch (this process's devices), as something to save and recover."""
+
+    @checkpoints.mark_as_saver
+    def save(self, path):
+        """Write the state of all generators."""
+        state = {"torch": torch.get_rng_state(), "numpy": np.random.get_state(), "python": random.getstate()}
+        if torch.cuda.is_available():
+            state["cuda"] = torch.cuda.get_rng_state_all()
+        torch.save(state, path)
+
+    @checkpoints.mark_as_loader
+    def load(self, path, end_of_epoch):
+        """Read the state of all generators back."""
+        # Written by `save` above in the user's own results folder; NumPy's state needs unpickling.
+        state = torch.load(path, weights_only=False, map_location="cpu")
+        torch.set_rng_state(state["torch"])
+        np.random.set_state(state["numpy"])
+        random.setstate(state["python"])
+        if "cuda" in state and len(state["cuda"]) == torch.cuda.device_count():
+            torch.cuda.set_rng_state_all(state["cuda"])

@@ -1,0 +1,82 @@
+"""Calls of a function on a GPU as one launch: its kernels are recorded once for each shape and then replayed.
+
+A training step of these networks has thousands of short kernels, and a processor needs longer to launch them than the
+GPU to run them. See https://pytorch.org/docs/stable/notes/cuda.html#cuda-graphs for what can be recorded: everything
+that neither waits for the device nor copies from pageable memory.
+"""
+
+from collections import Counter
+
+import torch
+
+from unified_sess.utils.errors import UserError
+
+CALLS_BEFORE = 2  # calls of a shape that run as usual, before it is worth recording
+MOST = 4  # shapes; each keeps its outputs, all share the rest of their memory
+
+
+def _record(function, inputs, pool):
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        function(*inputs)  # libraries take their work space on the stream that is recorded
+    torch.cuda.current_stream().wait_stream(stream)
+    torch.cuda.empty_cache()  # what such calls took until now is not needed beside the recorded one's
+    graph = torch.cuda.CUDAGraph()
+    # Loader threads pin memory meanwhile, which the stricter modes would take for a fault.
+    with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
+        outputs = function(*inputs)
+    return graph.replay, outputs
+
+
+class Replay:
+    """A function of tensors that is recorded for each shape that comes again, and replayed from then on.
+
+    Arguments
+    ---------
+    function : callable
+        Takes tensors on a GPU and gives a (nested) tuple or list of tensors and None. It must depend on nothing but
+        them and on tensors that only change in place, such as parameters.
+    record : callable
+        `record(function, inputs, pool)` to a callable that runs it again and its outputs; for tests.
+
+    Raises
+    ------
+    UserError
+        When called, if the function cannot be recorded.
+
+    Example
+    -------
+    >>> if torch.cuda.is_available():
+    ...     double = Replay(lambda x: (2 * x,))
+    ...     results = [double(torch.ones(3, device="cuda"))[0].sum().item() for _ in range(4)]
+    """
+
+    def __init__(self, function, record=_record):
+        self.function, self.record = function, record
+        self.seen, self.recorded, self.pool = Counter(), {}, None
+
+    def __call__(self, *tensors):
+        """The function's outputs; a replay overwrites those of the last one."""
+        shape = tuple((tensor.shape, tensor.dtype) for tensor in tensors)
+        if shape not in self.recorded:
+            self.seen[shape] += 1
+            if self.seen[shape] <= CALLS_BEFORE or len(self.recorded) == MOST:
+                return self.function(*tensors)
+            self.recorded[shape] = self._recorded([tensor.clone() for tensor in tensors])
+        inputs, replay, outputs = self.recorded[shape]
+        for place, tensor in zip(inputs, tensors, strict=True):
+            place.copy_(tensor)
+        replay()
+        return outputs
+
+    def _recorded(self, inputs):
+        if self.pool is None and inputs[0].is_cuda:
+            self.pool = torch.cuda.graph_pool_handle()
+        try:
+            return inputs, *self.record(self.function, inputs, self.pool)
+        except (
+            RuntimeError
+        ) as error:  # going on is no way out: PyTorch's random generator stays in a half recorded state
+            why = str(error).splitlines()[0]
+            raise UserError(f"a step of this network cannot be recorded ({why}): leave cuda_graphs False") from error
