@@ -21,9 +21,9 @@ from hyperpyyaml import load_hyperpyyaml
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.train_step import NETWORKS, random_batch
 from unified_sess.gradient_modulation import GradientModulation
-from unified_sess.losses import utterance_losses
 from unified_sess.network import separate
 from unified_sess.training.joint_step import JointStep
+from unified_sess.training.utterance_losses import utterance_losses
 from unified_sess.utils.allocator import keep_freed_memory
 
 

@@ -25,8 +25,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from unified_sess.data.batches import Batch
 from unified_sess.gradient_modulation import GradientModulation
-from unified_sess.losses import utterance_losses
 from unified_sess.training.brain import UnifiedBrain
+from unified_sess.training.utterance_losses import utterance_losses
 
 NETWORKS = Path(__file__).resolve().parent.parent / "hparams" / "networks"
 

@@ -76,7 +76,7 @@ def random_batch(lengths, num_spks=2, seed=0):
     return Batch(ids, clean + noise, clean, sources, torch.tensor(lengths))
 
 
-def brain_settings(rule="gm", cuda_graphs=False, training_signal_len=4):
+def brain_settings(rule="gm", cuda_graphs=False, training_signal_len=4, **losses):
     """Settings of an experiment that a `UnifiedBrain` wants to take steps."""
     return {
         "modulation": GradientModulation(rule),
@@ -89,4 +89,4 @@ def brain_settings(rule="gm", cuda_graphs=False, training_signal_len=4):
         "freeze": [],
         "cuda_graphs": cuda_graphs,
         "training_signal_len": training_signal_len,
-    }
+    } | losses

@@ -29,8 +29,10 @@ def stand_in(function, inputs, pool):
     return replay, outputs
 
 
-def brain(modules, device="cpu", rule="gm", factor=1, precision="fp32", cuda_graphs=False, training_signal_len=4):
-    hparams = brain_settings(rule, cuda_graphs, training_signal_len)
+def brain(
+    modules, device="cpu", rule="gm", factor=1, precision="fp32", cuda_graphs=False, training_signal_len=4, **losses
+):
+    hparams = brain_settings(rule, cuda_graphs, training_signal_len, **losses)
     options = {"device": device, "precision": precision, "grad_accumulation_factor": factor}
     result = UnifiedBrain(copy.deepcopy(modules), lambda p: torch.optim.SGD(p, 1e-3), hparams, options)
     result.modules.train()
@@ -63,6 +65,16 @@ def test_replayed_steps_train_as_launched_ones(rule, factor):
     found = train(replayed, STEPS)
     assert len(replayed.replay.recorded) == 1  # the shape that came more than twice; unequal lengths never
     torch.testing.assert_close(found, wanted)
+
+
+@pytest.mark.parametrize("enhancement", ["log_feature_distance", "snr"])
+def test_replayed_steps_with_losses_in_db_train_as_launched_ones(enhancement):
+    modules, losses = tiny_modules(), {"separation_loss": "snr", "enhancement_loss": enhancement}
+    wanted = train(brain(modules, **losses), STEPS)
+    replayed = brain(modules, **losses)
+    replayed.replay = Replay(replayed._compute_gradients_of_whole, record=stand_in)
+    torch.testing.assert_close(train(replayed, STEPS), wanted)
+    assert wanted[0] != train(brain(modules), STEPS)[0]
 
 
 def test_only_shapes_that_come_again_are_recorded_and_not_too_many():

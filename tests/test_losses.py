@@ -1,12 +1,24 @@
 """Losses: agreement with SpeechBrain and fast_bss_eval, permutations, silence."""
 
+import itertools
+
 import fast_bss_eval
+import numpy as np
 import pytest
 import torch
 from speechbrain.nnet.losses import get_si_snr_with_pitwrapper
 
 from tests.networks import random_batch, tiny_modules
-from unified_sess.losses import feature_distance, pit_si_snr, si_snr, utterance_losses
+from unified_sess.losses import (
+    feature_distance,
+    limited_snr,
+    log_feature_distance,
+    pit_limited_snr,
+    pit_si_snr,
+    si_snr,
+    si_snr_improvement,
+)
+from unified_sess.training.utterance_losses import LossChoice, utterance_losses
 
 
 @pytest.mark.parametrize("speakers", [1, 2, 3, 4])
@@ -72,6 +84,118 @@ def test_the_clean_features_carry_gradient_unless_detached():
         torch.manual_seed(1)
         for p in modules.parameters():
             torch.nn.init.normal_(p, std=0.1)
-        utterance_losses(modules, batch, detach_clean=detach).enhancement.sum().backward()
+        utterance_losses(modules, batch, LossChoice(detach_clean=detach)).enhancement.sum().backward()
         gradients.append(modules["encoder"].conv1d.weight.grad)
     assert not torch.allclose(*gradients)
+
+
+IN_DB = [LossChoice("snr", "log_feature_distance"), LossChoice("snr", "snr"), LossChoice("si_snr", "snr")]
+
+
+@pytest.mark.parametrize("noise_db", [-40, -20, -5, 0, 10])
+def test_limited_snr_is_the_snr_with_a_soft_limit(noise_db):
+    target = torch.randn(2, 5000, dtype=torch.float64)
+    noise = torch.randn(2, 5000, dtype=torch.float64)
+    noise *= 10 ** (noise_db / 20) * target.norm(dim=-1, keepdim=True) / noise.norm(dim=-1, keepdim=True)
+    expected = -10 * np.log10(10 ** (noise_db / 10) + 1e-3)
+    np.testing.assert_allclose(limited_snr(target + noise, target, target).numpy(), expected, atol=1e-6)
+    silent = limited_snr(noise, torch.zeros_like(noise), target)  # the same of a source that never speaks
+    np.testing.assert_allclose(silent.numpy(), expected, atol=1e-6)
+
+
+def test_limited_snr_knows_level_and_polarity_where_si_snr_does_not():
+    target = torch.randn(1, 4000)
+    for estimate in (-target, 0.1 * target, 3 * target):
+        assert si_snr(estimate, target) > 60
+        assert limited_snr(estimate, target, target) < 1
+
+
+@pytest.mark.parametrize("level", [1e-3, 1.0])
+def test_a_silent_source_gives_a_gradient_that_lowers_its_output(level):
+    mixture = level * torch.randn(1, 3000)
+    estimate = (0.3 * mixture).requires_grad_()
+    (gradient,) = torch.autograd.grad(-limited_snr(estimate, torch.zeros(1, 3000), mixture).sum(), estimate)
+    assert torch.nn.functional.cosine_similarity(gradient, estimate).item() == pytest.approx(1, abs=1e-4)
+    size = (gradient.norm() * estimate.norm()).item()  # dB that fall as the estimate shrinks; SI-SNR's is zero
+    assert size == pytest.approx(20 / np.log(10), rel=0.02)
+
+
+@pytest.mark.parametrize("speakers", [1, 2, 3])
+def test_the_permutation_of_limited_snr_is_the_best_of_all(speakers):
+    targets = torch.randn(2, 700, speakers)
+    targets[..., -1] = 0  # the last one never speaks
+    mixture = targets.sum(-1) + 0.1 * torch.randn(2, 700)
+    estimates = 0.5 * targets.flip(-1) + 0.3 * torch.randn_like(targets)
+    loss, permutation = pit_limited_snr(estimates, targets, mixture)
+    for b in range(2):
+        scores = {
+            order: np.mean(
+                [limited_snr(estimates[b, :, order[c]], targets[b, :, c], mixture[b]).item() for c in range(speakers)]
+            )
+            for order in itertools.permutations(range(speakers))
+        }
+        best = max(scores, key=scores.get)
+        assert tuple(permutation[b].tolist()) == best
+        assert -loss[b].item() == pytest.approx(scores[best], abs=1e-4)
+
+
+def test_the_improvement_is_that_of_the_people_who_speak():
+    targets = torch.randn(2, 900, 3)
+    mixture = targets.sum(-1) + 0.2 * torch.randn(2, 900)
+    estimates = targets.flip(-1) + 0.3 * torch.randn_like(targets)
+    before = si_snr(mixture.unsqueeze(1), targets.transpose(1, 2)).mean(-1)
+    torch.testing.assert_close(
+        si_snr_improvement(estimates, targets, mixture), -pit_si_snr(estimates, targets)[0] - before
+    )
+    quiet = targets.clone()
+    quiet[0, :, 1] = 0
+    two = si_snr_improvement(estimates[:1], quiet[:1], mixture[:1])
+    expected = si_snr_improvement(estimates[:1, :, [0, 2]], targets[:1, :, [0, 2]], mixture[:1])
+    torch.testing.assert_close(two, expected)
+    assert si_snr_improvement(estimates, torch.zeros_like(targets), mixture).isnan().all()
+
+
+@pytest.mark.parametrize("level", [1e-2, 1.0, 50.0])
+def test_the_enhancement_loss_in_db_does_not_depend_on_level(level):
+    clean, noisy = torch.randn(2, 6, 50), torch.randn(2, 6, 50)
+    enhanced = clean + 0.3 * noisy
+    found = log_feature_distance(level * enhanced, level * clean, level * noisy)
+    torch.testing.assert_close(found, log_feature_distance(enhanced, clean, noisy), atol=1e-3, rtol=1e-3)
+    ratio = feature_distance(enhanced, clean) / clean.square().sum((1, 2))
+    torch.testing.assert_close(found, 10 * torch.log10(ratio + 1e-3), atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("choice", IN_DB, ids=str)
+@pytest.mark.parametrize("silent", ["source", "all sources", "mixture"])
+def test_losses_in_db_know_silence(silent, choice):
+    batch = random_batch([600])
+    if silent == "source":
+        batch.sources[..., 1] = 0
+    else:
+        batch.sources.zero_()
+        batch.clean.zero_()
+    if silent == "mixture":
+        batch.mixture.zero_()
+    modules = tiny_modules()
+    losses = utterance_losses(modules, batch, choice)
+    (losses.separation + losses.enhancement).sum().backward()
+    assert losses.separation.isfinite().all() and losses.enhancement.isfinite().all()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in modules.parameters())
+    if silent == "all sources" and choice.separation == "snr":  # there is something to learn
+        assert max(p.grad.abs().max() for p in modules["masknet"].parameters() if p.grad is not None) > 0
+
+
+@pytest.mark.parametrize("choice", IN_DB, ids=str)
+def test_an_utterance_has_the_losses_in_db_that_it_has_alone(choice):
+    batch, modules = random_batch([500, 300, 500]), tiny_modules()
+    together = utterance_losses(modules, batch, choice)
+    for row, length in enumerate(batch.lengths.tolist()):
+        alone = batch._replace(
+            mixture=batch.mixture[row : row + 1, :length],
+            clean=batch.clean[row : row + 1, :length],
+            sources=batch.sources[row : row + 1, :length],
+            lengths=batch.lengths[row : row + 1],
+        )
+        losses = utterance_losses(modules, alone, choice)
+        torch.testing.assert_close(losses.separation[0], together.separation[row], atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(losses.enhancement[0], together.enhancement[row], atol=1e-4, rtol=1e-4)

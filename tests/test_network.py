@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from tests.networks import random_batch, tiny_modules
-from unified_sess.losses import utterance_losses
 from unified_sess.network import NoEnhancer, UnifiedNetwork, count_speakers, separate
+from unified_sess.training.utterance_losses import utterance_losses
 
 BACKBONES = ["convtasnet", "dprnn", "sepformer"]
 

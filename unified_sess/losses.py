@@ -1,17 +1,21 @@
-"""Losses of the two tasks: separation (PIT SI-SNR) and enhancement (distance of features)."""
+"""Losses of the two tasks, one value an utterance; lower is better.
+
+Separation: PIT SI-SNR (the paper), or an SNR with a soft limit that also knows level, polarity and silent sources.
+Enhancement: the squared distance of features (the paper), its ratio in dB, or the SNR of the enhanced mixture.
+"""
 
 import itertools
 from functools import lru_cache
-from typing import NamedTuple
 
 import torch
 
-from unified_sess.network import encode, for_each_length, separate
-
 EPS = 1e-8
+SILENCE_DB = -60.0  # a source that far below its mixture never speaks
+SEPARATION_LOSSES = ("si_snr", "snr")
+ENHANCEMENT_LOSSES = ("feature_distance", "log_feature_distance", "snr")
 
 
-def si_snr(estimates, targets):
+def si_snr(estimates: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """Scale-invariant signal-to-noise ratio in dB, along the last dimension; higher is better.
 
     Silent targets give a finite value (about -80 dB) with a gradient of zero.
@@ -45,7 +49,16 @@ def _permutations(speakers, device):
     return torch.tensor(list(itertools.permutations(range(speakers))), device=device)
 
 
-def pit_si_snr(estimates, targets):
+def _best_permutation(table: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Best mean `[batch]` and permutation `[batch, speakers]` of scores `[batch, estimate, target]`; higher is better."""
+    speakers = table.shape[-1]
+    permutations = _permutations(speakers, table.device)  # [P, C]
+    scores = table[:, permutations, torch.arange(speakers, device=table.device)].mean(-1)  # [B, P]
+    best, index = scores.max(-1)
+    return best, permutations[index]
+
+
+def pit_si_snr(estimates: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Permutation-invariant negative SI-SNR of each utterance.
 
     Arguments
@@ -60,85 +73,127 @@ def pit_si_snr(estimates, targets):
     permutation : torch.Tensor
         `[batch, speakers]`: `estimates[b, :, permutation[b, c]]` belongs to `targets[b, :, c]`.
     """
-    speakers = targets.shape[-1]
     table = si_snr(estimates.transpose(1, 2).unsqueeze(2), targets.transpose(1, 2).unsqueeze(1))  # [B, est, target]
-    permutations = _permutations(speakers, table.device)  # [P, C]
-    scores = table[:, permutations, torch.arange(speakers, device=table.device)].mean(-1)  # [B, P]
-    best, index = scores.max(-1)
-    return -best, permutations[index]
+    best, permutation = _best_permutation(table)
+    return -best, permutation
 
 
-def feature_distance(enhanced, clean):
-    """Sum over channels and frames of the squared difference of features `[batch, channels, frames]`, `[batch]`."""
-    if enhanced.dtype.itemsize < 4:  # half precision: the sum has too many terms for it
-        enhanced, clean = enhanced.float(), clean.float()
-    return (enhanced - clean).square().sum((1, 2))
+def limited_snr(
+    estimates: torch.Tensor, targets: torch.Tensor, mixture: torch.Tensor, limit: float = 30.0
+) -> torch.Tensor:
+    """SNR in dB with a soft limit, along the last dimension; for a silent target, what is left of the mixture.
 
-
-class UtteranceLosses(NamedTuple):
-    """Losses of each utterance and the estimates.
-
-    separation, enhancement : `[batch]`; enhancement is None where it was not asked for.
-    sources : `[batch, time, speakers]`, zeros behind the end of shorter utterances.
-    features : enhanced features W_e `[utterances, channels, frames]`, a tensor for each length in the batch.
-    """
-
-    separation: torch.Tensor
-    enhancement: torch.Tensor
-    sources: torch.Tensor
-    features: tuple
-
-    def detach(self):
-        """The losses and sources without their history; features are left out."""
-        enhancement = None if self.enhancement is None else self.enhancement.detach()
-        return UtteranceLosses(self.separation.detach(), enhancement, self.sources.detach(), ())
-
-
-def utterance_losses(modules, batch, with_enhancement=True, detach_clean=False):
-    """Run the network on a batch and give both losses of every utterance (paper, equations of L_SS and L_SE).
-
-    Utterances of different lengths run by themselves, so that each loss is that of the utterance alone.
+    With tau = 10^(-limit/10), an active target gives -10 log10(|estimate - target|^2 / |target|^2 + tau), a silent one
+    -10 log10(|estimate|^2 / |mixture|^2 + tau): both are 0 dB for a useless and `limit` dB for a perfect estimate
+    (Wisdom et al., "What's all the FUSS about free universal sound separation data?", arXiv 2011.00803, the losses
+    of active and of silent sources). Unlike SI-SNR it knows level and polarity, and its gradient does not vanish where nobody speaks.
 
     Arguments
     ---------
-    modules : mapping
-        encoder, enhancer, masknet, decoder.
-    batch : unified_sess.data.batches.Batch
-        Mixture, clean mixture, sources and lengths.
-    with_enhancement : bool
-        Whether L_SE is wanted; without it the clean mixture is not encoded.
-    detach_clean : bool
-        Whether the clean features are a fixed target; False as in the authors' code.
+    estimates, targets, mixture : torch.Tensor
+        `[..., time]`; leading dimensions broadcast. A target 60 dB or more below the mixture is silent.
+    limit : float
+        dB, 20 to 40.
 
     Returns
     -------
-    UtteranceLosses
+    ratio : torch.Tensor
+        `[...]`, dB; higher is better.
+
+    Example
+    -------
+    >>> s = torch.sin(torch.arange(800) / 5.0)
+    >>> limited_snr(0.9 * s, s, s).round().item(), limited_snr(0.1 * s, 0 * s, s).round().item()
+    (20.0, 20.0)
     """
-    groups = for_each_length(batch.lengths)
-    parts, features, order = [], [], []
-    for length, rows in groups:
-        whole = len(groups) == 1 and length == batch.mixture.shape[1]
-        mixture, clean, sources = (
-            x if whole else x[rows, :length] for x in (batch.mixture, batch.clean, batch.sources)
-        )
-        output = separate(modules, mixture)
-        distance = None
-        if with_enhancement:
-            target = encode(modules, clean)
-            distance = feature_distance(output.features, target.detach() if detach_clean else target)
-        # Sums over a whole utterance lose too much in half precision.
-        separation, _ = pit_si_snr(output.sources.to(sources.dtype), sources)
-        parts.append((separation, distance, output.sources))
-        features.append(output.features)
-        order += rows
-    if len(parts) == 1 and len(order) == len(batch.lengths) and parts[0][2].shape[1] == batch.mixture.shape[1]:
-        return UtteranceLosses(*parts[0], tuple(features))
-    back = torch.tensor(order, device=batch.mixture.device).argsort()
-    longest = batch.mixture.shape[1]
-    padded = [torch.nn.functional.pad(s, (0, 0, 0, longest - s.shape[1])) for _, _, s in parts]
-    return UtteranceLosses(
-        torch.cat([p[0] for p in parts])[back],
-        torch.cat([p[1] for p in parts])[back] if with_enhancement else None,
-        torch.cat(padded)[back],
-        tuple(features),
+    whole, wanted = mixture.square().sum(-1), targets.square().sum(-1)
+    silent = wanted <= 10 ** (SILENCE_DB / 10) * whole
+    reference = torch.where(silent, whole, wanted)
+    wrong = (estimates - torch.where(silent.unsqueeze(-1), 0, targets)).square().sum(-1)
+    return -10 * torch.log10(wrong / (reference + EPS) + 10 ** (-limit / 10))
+
+
+def pit_limited_snr(
+    estimates: torch.Tensor, targets: torch.Tensor, mixture: torch.Tensor, limit: float = 30.0
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Permutation-invariant negative `limited_snr` of each utterance, silent sources included.
+
+    Arguments
+    ---------
+    estimates, targets : torch.Tensor
+        `[batch, time, speakers]`; targets of people who never speak are zero.
+    mixture : torch.Tensor
+        `[batch, time]`.
+    limit : float
+        dB.
+
+    Returns
+    -------
+    loss : torch.Tensor
+        `[batch]`, negative mean over the outputs in dB under the best permutation.
+    permutation : torch.Tensor
+        As of `pit_si_snr`.
+    """
+    table = limited_snr(
+        estimates.transpose(1, 2).unsqueeze(2),
+        targets.transpose(1, 2).unsqueeze(1),
+        mixture.unsqueeze(1).unsqueeze(1),
+        limit,
     )
+    best, permutation = _best_permutation(table)
+    return -best, permutation
+
+
+def si_snr_improvement(estimates: torch.Tensor, targets: torch.Tensor, mixture: torch.Tensor) -> torch.Tensor:
+    """Mean SI-SNR improvement in dB over the people who speak, under the best permutation; NaN where nobody does.
+
+    Arguments
+    ---------
+    estimates, targets : torch.Tensor
+        `[batch, time, speakers]`.
+    mixture : torch.Tensor
+        `[batch, time]`.
+
+    Returns
+    -------
+    improvement : torch.Tensor
+        `[batch]`, dB.
+    """
+    targets = targets.transpose(1, 2)
+    mixture = mixture.unsqueeze(1)
+    active = targets.square().sum(-1) > 10 ** (SILENCE_DB / 10) * mixture.square().sum(-1)  # [B, target]
+    table = si_snr(estimates.transpose(1, 2).unsqueeze(2), targets.unsqueeze(1)) * active.unsqueeze(1)
+    best, _ = _best_permutation(table)
+    count = active.sum(-1)
+    before = (si_snr(mixture, targets) * active).sum(-1) / count
+    return best * targets.shape[1] / count - before
+
+
+def feature_distance(enhanced: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
+    """Sum over channels and frames of the squared difference of features `[batch, channels, frames]`, `[batch]`."""
+    enhanced, clean = _single(enhanced), _single(clean)
+    return (enhanced - clean).square().sum((1, 2))
+
+
+def log_feature_distance(
+    enhanced: torch.Tensor, clean: torch.Tensor, noisy: torch.Tensor, limit: float = 30.0
+) -> torch.Tensor:
+    """Distance of the enhanced features to the clean ones in dB of the clean ones, with a soft limit, `[batch]`.
+
+    The squared distance of the paper grows with level and transform; this one does not, so that lambda means the same
+    everywhere. Where nobody speaks it is what is left of the noisy features.
+
+    Arguments
+    ---------
+    enhanced, clean, noisy : torch.Tensor
+        Features `[batch, channels, frames]`.
+    limit : float
+        dB.
+    """
+    enhanced, clean, noisy = (_single(x).flatten(1) for x in (enhanced, clean, noisy))
+    return -limited_snr(enhanced, clean, noisy, limit)
+
+
+def _single(features: torch.Tensor) -> torch.Tensor:
+    """In single precision: a sum over an utterance has too many terms for half of it."""
+    return features.float() if features.dtype.itemsize < 4 else features

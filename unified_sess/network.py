@@ -33,10 +33,12 @@ class NetworkOutput(NamedTuple):
 
     sources : `[batch, time, speakers]`, the estimated sources.
     features : `[batch, channels, frames]`, the enhanced features W_e.
+    noisy : `[batch, channels, frames]`, the features W_n of the mixture.
     """
 
     sources: torch.Tensor
     features: torch.Tensor
+    noisy: torch.Tensor
 
 
 def encode(modules, signal):
@@ -49,7 +51,10 @@ def encode(modules, signal):
 
 def enhance(modules, mixture):
     """Mixture `[batch, time]` to enhanced features W_e `[batch, channels, frames]`."""
-    features = encode(modules, mixture)
+    return _mask(modules, encode(modules, mixture))
+
+
+def _mask(modules, features):
     return features * modules["enhancer"](features)[0]
 
 
@@ -59,11 +64,12 @@ def separate(modules, mixture):
     Padding reaches norms, attention and recurrence, so utterances of different lengths go through
     `for_each_length` instead of being padded to one another.
     """
-    features = enhance(modules, mixture)
+    noisy = encode(modules, mixture)
+    features = _mask(modules, noisy)
     masked = features.unsqueeze(0) * modules["masknet"](features)
     speakers, batch = masked.shape[:2]
     sources = decode(modules, masked.flatten(0, 1), mixture.shape[-1])
-    return NetworkOutput(sources.view(speakers, batch, -1).permute(1, 2, 0), features)
+    return NetworkOutput(sources.view(speakers, batch, -1).permute(1, 2, 0), features, noisy)
 
 
 def enhanced_mixture(modules, features, length):

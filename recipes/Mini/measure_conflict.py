@@ -19,10 +19,10 @@ from tqdm import tqdm
 from unified_sess.data.batches import EpochSampler, collate
 from unified_sess.data.parts import build_datasets, choose_data_folder
 from unified_sess.gradient_modulation import GRANULARITIES, GradientModulation
-from unified_sess.losses import utterance_losses
 from unified_sess.training.experiment import Experiment, parse_command_line
 from unified_sess.training.joint_step import JointStep
 from unified_sess.training.pretrained import load_pretrained
+from unified_sess.training.utterance_losses import LossChoice, utterance_losses
 from unified_sess.utils.errors import UserError, one_line_errors
 
 TOGETHER = 2  # utterances of one forward pass; larger steps add up their gradients
@@ -83,7 +83,7 @@ def _batches(joint, modules, dataset, settings):
         for keys in sampler:
             if len(keys) == TOGETHER:
                 batch = collate([dataset[key] for key in keys])
-                yield utterance_losses(modules, batch, detach_clean=settings["detach_clean_features"])
+                yield utterance_losses(modules, batch, LossChoice(detach_clean=settings["detach_clean_features"]))
         sampler.set_epoch(sampler.epoch + 1)
 
 

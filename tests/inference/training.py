@@ -7,9 +7,9 @@ from tests.corpus import voice
 from tests.model_io.results import LOBES, node
 from unified_sess.data.batches import Batch
 from unified_sess.gradient_modulation import GradientModulation
-from unified_sess.losses import utterance_losses
 from unified_sess.model_io.module_tree import build
 from unified_sess.training.joint_step import JointStep
+from unified_sess.training.utterance_losses import utterance_losses
 
 RATE = 8000
 PITCHES = ((95, 130), (190, 250))  # Hz, of the two speakers

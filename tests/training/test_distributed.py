@@ -12,10 +12,10 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from unified_sess.gradient_modulation import GradientModulation
-from unified_sess.losses import UtteranceLosses
 from unified_sess.training import distributed
 from unified_sess.training.distributed import average_gradients, broadcast_parameters, lost_process_is_one_line
 from unified_sess.training.joint_step import JointStep
+from unified_sess.training.utterance_losses import UtteranceLosses
 from unified_sess.utils.errors import UserError
 
 RULES = ("sum", "gm", "pcgrad", "remedy", "torchjd:MGDA")

@@ -8,9 +8,9 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 
 from tests.networks import random_batch, tiny_modules
 from unified_sess.gradient_modulation import GradientModulation
-from unified_sess.losses import UtteranceLosses, utterance_losses
 from unified_sess.network import SHARED_MODULES
 from unified_sess.training.joint_step import JointStep
+from unified_sess.training.utterance_losses import PAPER, LossChoice, UtteranceLosses, utterance_losses
 
 WEIGHT = 0.5
 
@@ -23,20 +23,20 @@ def gradients(modules):
     return {name: None if p.grad is None else p.grad.clone() for name, p in modules.named_parameters()}
 
 
-def one_step(modules, batches, rule="gm", scale=None, **options):
+def one_step(modules, batches, rule="gm", scale=None, choice=PAPER, **options):
     step = step_of(modules, rule, **options)
     for batch in batches:
-        step.accumulate(utterance_losses(modules, batch), scale)
+        step.accumulate(utterance_losses(modules, batch, choice), scale)
     step.merge(scale)
     return gradients(modules)
 
 
-def textbook(modules, batch, project):
+def textbook(modules, batch, project, choice=PAPER):
     """The formulas of the paper with two separate backward passes on copies of the network."""
     grads = []
     for task in ("enhancement", "separation"):
         twin = copy.deepcopy(modules)
-        loss = getattr(utterance_losses(twin, batch), task).mean() * (WEIGHT if task == "enhancement" else 1)
+        loss = getattr(utterance_losses(twin, batch, choice), task).mean() * (WEIGHT if task == "enhancement" else 1)
         loss.backward()
         grads.append(gradients(twin))
     merged = {}
@@ -79,6 +79,24 @@ def test_regression_alias_the_se_gradient_does_not_become_the_ss_gradient():
     assert_close(one_step(modules, [batch], "gm"), textbook(modules, batch, True))
     seen = one_step(copy.deepcopy(modules), [batch], "sum")
     assert any(not torch.allclose(seen[n], gradients(modules)[n]) for n in seen)
+
+
+@pytest.mark.parametrize("scale", [None, 1024.0])
+@pytest.mark.parametrize("enhancement", ["log_feature_distance", "snr"])
+def test_losses_in_db_are_modulated_as_the_paper_s(enhancement, scale):
+    """A source is silent, the enhanced mixture may pass the decoder: the step still uses G_SE' + G_SS of the formulas."""
+    choice = LossChoice("snr", enhancement)
+    differ = 0
+    for seed in range(8):
+        torch.manual_seed(seed)
+        modules, batch = tiny_modules(), random_batch([400, 300, 400], seed=seed)
+        batch.sources[1, :, 1] = 0
+        expected = textbook(modules, batch, True, choice)
+        found = one_step(modules, [batch], "gm", None if scale is None else torch.tensor(scale), choice)
+        assert_close({n: g / (scale or 1) for n, g in found.items()}, expected, 1e-4)
+        joint = textbook(modules, batch, False, choice)
+        differ += any(not torch.allclose(joint[n], expected[n]) for n in joint)
+    assert differ, "no conflict in 8 random networks"
 
 
 @pytest.mark.parametrize("statistics", [True, False])
@@ -212,7 +230,7 @@ def test_without_enhancement_weight_the_clean_mixture_plays_no_part():
     modules, batch = tiny_modules(), random_batch([300])
     step = JointStep(modules, GradientModulation("gm"), 0.0, None)
     assert not step.with_enhancement
-    losses = utterance_losses(modules, batch, with_enhancement=False)
+    losses = utterance_losses(modules, batch, LossChoice(enhancement=None))
     assert losses.enhancement is None
     step.accumulate(losses)
     step.merge()

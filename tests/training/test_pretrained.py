@@ -9,13 +9,13 @@ from speechbrain.lobes.models import conv_tasnet
 from tests.model_io.results import make_results, trees
 from tests.networks import random_batch, tiny_modules
 from unified_sess.inference import UnifiedSeparation
-from unified_sess.losses import utterance_losses
 from unified_sess.model_io.export import WIRING, export
 from unified_sess.model_io.module_tree import build
 from unified_sess.network import SHARED_MODULES, NoEnhancer, separate
 from unified_sess.nnet.time_frequency import TimeFrequencyNet
 from unified_sess.training import pretrained
 from unified_sess.training.pretrained import load_pretrained, start_as_identity
+from unified_sess.training.utterance_losses import utterance_losses
 from unified_sess.utils.errors import UserError
 
 SEPFORMER = """

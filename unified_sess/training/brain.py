@@ -12,13 +12,14 @@ from speechbrain.utils.logger import get_logger
 from torch.utils.tensorboard import SummaryWriter
 
 from unified_sess.data.batches import Batch, EpochSampler, collate
-from unified_sess.losses import si_snr, utterance_losses
+from unified_sess.losses import si_snr_improvement
 from unified_sess.network import MODULE_NAMES, UnifiedNetwork
 from unified_sess.training.cuda_graphs import Replay
 from unified_sess.training.distributed import broadcast_parameters
 from unified_sess.training.gradient_plots import draw_gradient_plots
 from unified_sess.training.gradient_table import write_gradient_table
 from unified_sess.training.joint_step import JointStep
+from unified_sess.training.utterance_losses import LossChoice, utterance_losses
 from unified_sess.utils.errors import UserError
 
 logger = get_logger(__name__)
@@ -59,6 +60,7 @@ class UnifiedBrain(sb.Brain):
             self.checkpointer.add_recoverable(
                 "gradient_statistics", self.modulation, _load_statistics, _save_statistics, optional_load=True
             )
+        self.loss_choice = self._choose_losses()
         self.replay = self._make_replay()
         self.totals = _Totals()
         self.tensorboard = None
@@ -110,6 +112,17 @@ class UnifiedBrain(sb.Brain):
 
     # A step
 
+    def _choose_losses(self):
+        """The losses of the experiment; an experiment file that does not name them has the paper's."""
+        hparams, names = self.hparams, LossChoice._field_defaults
+        enhancement = getattr(hparams, "enhancement_loss", names["enhancement"])
+        return LossChoice(
+            getattr(hparams, "separation_loss", names["separation"]),
+            enhancement if self.joint_step.with_enhancement else None,
+            getattr(hparams, "snr_limit", names["limit"]),
+            hparams.detach_clean_features,
+        ).check()
+
     def _make_replay(self):
         """What records and replays the steps of a GPU; None where each kernel is launched."""
         if not getattr(self.hparams, "cuda_graphs", False):
@@ -119,14 +132,8 @@ class UnifiedBrain(sb.Brain):
         return Replay(self._compute_gradients_of_whole) if self.device_type == "cuda" else None
 
     def compute_forward(self, batch, stage):
-        """Both losses of every utterance and the estimates; see `losses.utterance_losses`."""
-        batch = batch.to(self.device, non_blocking=True)
-        return utterance_losses(
-            self.modules,
-            batch,
-            with_enhancement=self.joint_step.with_enhancement,
-            detach_clean=self.hparams.detach_clean_features,
-        )
+        """Both losses of every utterance and the estimates; see `utterance_losses`."""
+        return utterance_losses(self.modules, batch.to(self.device, non_blocking=True), self.loss_choice)
 
     def compute_objectives(self, predictions, batch, stage):
         """Mean total loss L_SS + lambda * L_SE of the utterances, for the log."""
@@ -241,7 +248,7 @@ class UnifiedBrain(sb.Brain):
         with torch.no_grad(), self.evaluation_ctx:
             losses = self.compute_forward(batch, stage)
             loss = self.compute_objectives(losses, batch, stage)
-        self.totals.add(losses, _mixture_si_snr(batch))
+        self.totals.add(losses, _improvement(losses.sources, batch))
         return loss.cpu()
 
     def on_stage_end(self, stage, stage_loss, epoch=None):
@@ -348,13 +355,13 @@ class _Totals:
     def __init__(self, state=None):
         self.sums = torch.tensor([0.0] * len(self.NAMES) if state is None else state, dtype=torch.float64)
 
-    def add(self, losses, mixture_si_snr=None):
-        """Add utterances; `mixture_si_snr` `[batch]` in dB also gives the improvement."""
+    def add(self, losses, improvement=None):
+        """Add utterances; `improvement` `[batch]` is their SI-SNRi in dB, NaN where it is not defined."""
         ss = losses.separation.detach().double()
         se = torch.zeros_like(ss) if losses.enhancement is None else losses.enhancement.detach().double()
-        finite = ss.isfinite() & se.isfinite()
-        gain = torch.zeros_like(ss) if mixture_si_snr is None else -ss - mixture_si_snr.to(ss)
-        rows = torch.stack([ss, se, gain, torch.ones_like(ss), torch.full_like(ss, mixture_si_snr is not None)])
+        gain = torch.full_like(ss, torch.nan) if improvement is None else improvement.to(ss)
+        finite, measured = ss.isfinite() & se.isfinite(), gain.isfinite()
+        rows = torch.stack([ss, se, gain.nan_to_num(), torch.ones_like(ss), measured.to(ss)])
         self.sums = self.sums.to(ss.device) + torch.where(finite, rows, 0).sum(1)
 
     def means(self):
@@ -381,13 +388,13 @@ def _check_modules(setting, names, kind, example):
             raise UserError(f"{setting} must have numbers from 0 on, as in {example}, not '{factor}'")
 
 
-def _mixture_si_snr(batch):
-    """Mean SI-SNR in dB of the mixture against each source, `[batch]`."""
-    values = [
-        si_snr(batch.mixture[row, :length].unsqueeze(0), batch.sources[row, :length].T).mean()
-        for row, length in enumerate(batch.lengths.tolist())
-    ]
-    return torch.stack(values)
+def _improvement(estimates, batch):
+    """SI-SNR improvement in dB of each utterance, `[batch]`; NaN where nobody speaks."""
+    values = []
+    for row, length in enumerate(batch.lengths.tolist()):
+        signals = (x[row : row + 1, :length].to(estimates.device) for x in (batch.sources, batch.mixture))
+        values.append(si_snr_improvement(estimates[row : row + 1, :length].float(), *signals))
+    return torch.cat(values)
 
 
 def _fused_as_made(optimizer, state):

@@ -81,7 +81,7 @@ class JointStep:
 
         Arguments
         ---------
-        losses : unified_sess.losses.UtteranceLosses
+        losses : unified_sess.training.utterance_losses.UtteranceLosses
             `[batch]` losses; None for a rank without utterances in a short last batch.
         scale : torch.Tensor
             Loss scale of mixed precision; None is 1.

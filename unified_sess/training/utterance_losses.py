@@ -1,0 +1,125 @@
+"""The forward pass of training: both losses of every utterance of a batch."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from unified_sess import losses
+from unified_sess.data.batches import Batch
+from unified_sess.network import encode, enhanced_mixture, for_each_length, separate
+from unified_sess.utils.errors import UserError
+
+
+class UtteranceLosses(NamedTuple):
+    """Losses of each utterance and the estimates.
+
+    separation, enhancement : `[batch]`; enhancement is None where it was not asked for.
+    sources : `[batch, time, speakers]`, zeros behind the end of shorter utterances.
+    features : enhanced features W_e `[utterances, channels, frames]`, a tensor for each length in the batch.
+    """
+
+    separation: torch.Tensor
+    enhancement: torch.Tensor
+    sources: torch.Tensor
+    features: tuple
+
+    def detach(self):
+        """The losses and sources without their history; features are left out."""
+        enhancement = None if self.enhancement is None else self.enhancement.detach()
+        return UtteranceLosses(self.separation.detach(), enhancement, self.sources.detach(), ())
+
+
+class LossChoice(NamedTuple):
+    """Which losses train the two tasks; the defaults are the paper's.
+
+    separation : "si_snr" (the paper), or "snr": with a soft limit; knows level, polarity and silent sources.
+    enhancement : "feature_distance" (the paper), or in dB "log_feature_distance" or "snr" (of the enhanced mixture);
+        None leaves the task out.
+    limit : dB, at which the losses in dB stop rewarding.
+    detach_clean : whether the clean features are a fixed target; False as in the authors' code.
+    """
+
+    separation: str = "si_snr"
+    enhancement: str | None = "feature_distance"
+    limit: float = 30.0
+    detach_clean: bool = False
+
+    def check(self) -> "LossChoice":
+        """The choice itself; raises `UserError` for a loss that does not exist."""
+        known = (
+            ("separation_loss", self.separation, losses.SEPARATION_LOSSES),
+            ("enhancement_loss", self.enhancement or losses.ENHANCEMENT_LOSSES[0], losses.ENHANCEMENT_LOSSES),
+        )
+        for setting, name, names in known:
+            if name not in names:
+                raise UserError(f"{setting} is '{name}': choose one of {', '.join(names)}")
+        return self
+
+
+PAPER = LossChoice()
+
+
+def utterance_losses(modules: Mapping[str, nn.Module], batch: Batch, choice: LossChoice = PAPER) -> UtteranceLosses:
+    """Run the network on a batch and give both losses of every utterance (paper, equations of L_SS and L_SE).
+
+    Utterances of different lengths run by themselves, so that each loss is that of the utterance alone.
+
+    Arguments
+    ---------
+    modules : mapping
+        encoder, enhancer, masknet, decoder.
+    batch : unified_sess.data.batches.Batch
+        Mixture, clean mixture, sources and lengths.
+    choice : LossChoice
+        The losses.
+
+    Returns
+    -------
+    UtteranceLosses
+    """
+    groups = for_each_length(batch.lengths)
+    parts, features, order = [], [], []
+    for length, rows in groups:
+        whole = len(groups) == 1 and length == batch.mixture.shape[1]
+        mixture, clean, sources = (
+            x if whole else x[rows, :length] for x in (batch.mixture, batch.clean, batch.sources)
+        )
+        output = separate(modules, mixture)
+        distance = _enhancement_loss(modules, output, mixture, clean, choice)
+        # Sums over a whole utterance lose too much in half precision.
+        estimates = output.sources.to(sources.dtype)
+        if choice.separation == "si_snr":
+            separation, _ = losses.pit_si_snr(estimates, sources)
+        else:
+            separation, _ = losses.pit_limited_snr(estimates, sources, mixture, choice.limit)
+        parts.append((separation, distance, output.sources))
+        features.append(output.features)
+        order += rows
+    if len(parts) == 1 and len(order) == len(batch.lengths) and parts[0][2].shape[1] == batch.mixture.shape[1]:
+        return UtteranceLosses(*parts[0], tuple(features))
+    back = torch.tensor(order, device=batch.mixture.device).argsort()
+    longest = batch.mixture.shape[1]
+    padded = [nn.functional.pad(s, (0, 0, 0, longest - s.shape[1])) for _, _, s in parts]
+    return UtteranceLosses(
+        torch.cat([p[0] for p in parts])[back],
+        torch.cat([p[1] for p in parts])[back] if choice.enhancement else None,
+        torch.cat(padded)[back],
+        tuple(features),
+    )
+
+
+def _enhancement_loss(modules, output, mixture, clean, choice):
+    """L_SE `[batch]` of the enhanced features; None where the task is left out."""
+    if choice.enhancement is None:
+        return None
+    if choice.enhancement == "snr":
+        enhanced = enhanced_mixture(modules, output.features, mixture.shape[-1]).to(clean.dtype)
+        return -losses.limited_snr(enhanced, clean, mixture, choice.limit)
+    target = encode(modules, clean)
+    if choice.detach_clean:
+        target = target.detach()
+    if choice.enhancement == "feature_distance":
+        return losses.feature_distance(output.features, target)
+    return losses.log_feature_distance(output.features, target, output.noisy, choice.limit)
