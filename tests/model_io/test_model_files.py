@@ -143,6 +143,7 @@ def test_only_classes_of_the_whitelist(folder, tmp_path, name):
         ({"num_spks": "2"}, "num_spks"), ({"num_spks": True}, "num_spks"), ({"sample_rate": 0}, "sample_rate"),
         ({"sample_rate": -8000}, "sample_rate"), ({"sample_rate": 1e4}, "sample_rate"),
         ({"sample_rate": 10**12}, "1000000000000 Hz"), ({"sample_rate": 1}, "1 Hz"),
+        ({"silence_threshold": 3}, "silence_threshold 3"), ({"silence_threshold": "quiet"}, "silence_threshold 'quiet'"),
     ],
 )  # fmt: skip
 def test_configs_that_cannot_be(folder, changes, words):
@@ -212,6 +213,14 @@ def test_round_trip(random_model, tmp_path):
     again.save_pretrained(tmp_path / "saved")  # what is in memory, not what was on the disk
     third = UnifiedSeparation.from_pretrained(tmp_path / "saved")
     assert not third.mods.encoder.conv1d.weight.any()
+
+
+def test_the_silence_threshold_is_kept(folder, tmp_path):
+    assert UnifiedSeparation.from_pretrained(folder).config.silence_threshold is None
+    change(folder, silence_threshold=-25)
+    model = UnifiedSeparation.from_pretrained(folder)
+    model.save_pretrained(tmp_path / "saved")
+    assert UnifiedSeparation.from_pretrained(tmp_path / "saved").config.silence_threshold == -25
 
 
 def test_files_can_be_read_by_others(folder):

@@ -22,11 +22,21 @@ SHIPPED = Path(__file__).resolve().parent.parent / "models" / "default"
 
 
 class ModelConfig(NamedTuple):
-    """What `config.json` says: trees of the four modules, speakers, sample rate in Hz."""
+    """What `config.json` says.
+
+    modules : dict
+        Trees of the four modules by name.
+    num_spks, sample_rate : int
+        Outputs, and the rate in Hz.
+    silence_threshold : float
+        dB relative to the mixture below which an output holds nobody. Models trained with losses that know silence and
+        level have it, and their outputs keep the level that the network gives. None: trained with SI-SNR, free in level.
+    """
 
     modules: dict
     num_spks: int
     sample_rate: int
+    silence_threshold: float | None = None
 
 
 def find_model(source, **download_options):
@@ -71,7 +81,8 @@ def save_model(folder, config, modules):
         for name in MODULE_NAMES
         for key, value in modules[name].state_dict().items()
     }
-    content = {"format": "unified_sess", "format_version": 1, **config._asdict()}
+    said = {key: value for key, value in config._asdict().items() if value is not None}
+    content = {"format": "unified_sess", "format_version": 1, **said}
     with atomic_path(folder / WEIGHTS) as temporary:
         # Not save_file, whose files nobody else may read.
         Path(temporary).write_bytes(safetensors.torch.save(tensors, metadata={"format": "pt"}))
@@ -161,7 +172,17 @@ def read_config(path):
         raise UserError(
             f"{path} has a sample rate of {numbers[1]} Hz, where {SAMPLE_RATES[0]} to {SAMPLE_RATES[1]} work"
         )
-    return ModelConfig({name: modules[name] for name in MODULE_NAMES}, *numbers)
+    threshold = checked_silence_threshold(content.get("silence_threshold"), path)
+    return ModelConfig({name: modules[name] for name in MODULE_NAMES}, *numbers, threshold)
+
+
+def checked_silence_threshold(value, where: str | Path) -> float | None:
+    """The number in dB, or None where there is none; `UserError` naming `where` for anything else."""
+    if value is None:
+        return None
+    if type(value) not in (int, float) or not -120 <= value < 0:
+        raise UserError(f"{where}: silence_threshold {value!r} is no number of dB from -120 to 0")
+    return float(value)
 
 
 def load_checkpoint(module, path):

@@ -5,7 +5,12 @@ from pathlib import Path
 import yaml
 
 from unified_sess.model_io import module_tree
-from unified_sess.model_io.model_files import ModelConfig, check_speakers, load_checkpoint
+from unified_sess.model_io.model_files import (
+    ModelConfig,
+    check_speakers,
+    checked_silence_threshold,
+    load_checkpoint,
+)
 from unified_sess.network import MODULE_NAMES
 from unified_sess.utils.errors import UserError
 
@@ -52,7 +57,8 @@ def load_results(folder):
     for name in MODULE_NAMES:
         load_checkpoint(modules[name], checkpoint / f"{name}.ckpt")
     check_speakers(modules, numbers[0], experiment)
-    return ModelConfig(trees, *numbers), modules
+    threshold = checked_silence_threshold(settings.get("silence_threshold"), experiment)
+    return ModelConfig(trees, *numbers, threshold), modules
 
 
 def best_checkpoint(folder):
