@@ -199,3 +199,33 @@ def test_an_utterance_has_the_losses_in_db_that_it_has_alone(choice):
         losses = utterance_losses(modules, alone, choice)
         torch.testing.assert_close(losses.separation[0], together.separation[row], atol=1e-4, rtol=1e-4)
         torch.testing.assert_close(losses.enhancement[0], together.enhancement[row], atol=1e-4, rtol=1e-4)
+
+
+class InSteps(torch.nn.Module):
+    """Masks that are refined in three steps."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.layers = torch.nn.ModuleList(torch.nn.Conv1d(channels, 2 * channels, 1) for _ in range(3))
+
+    def steps(self, features):
+        return [layer(features).unflatten(1, (2, -1)).transpose(0, 1).sigmoid() for layer in self.layers]
+
+    def forward(self, features):
+        return self.steps(features)[-1]
+
+
+@pytest.mark.parametrize("choice", [LossChoice(), LossChoice("snr", "snr")], ids=str)
+def test_every_step_of_a_separator_has_its_share_of_the_loss(choice):
+    batch, modules = random_batch([400, 300]), tiny_modules()
+    modules["masknet"] = InSteps(8)
+    alone = []
+    for step in range(3):
+        modules["masknet"].forward = lambda features, step=step: modules["masknet"].steps(features)[step]
+        alone.append(utterance_losses(modules, batch, choice).separation)
+    del modules["masknet"].forward
+    for weight in (0.0, 0.4, 1.0):
+        losses = utterance_losses(modules, batch, choice._replace(step_weight=weight))
+        expected = (1 - weight) * alone[2] + weight * (alone[0] + alone[1]) / 2
+        torch.testing.assert_close(losses.separation, expected, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(losses.sources, utterance_losses(modules, batch, choice).sources)

@@ -34,11 +34,14 @@ class NetworkOutput(NamedTuple):
     sources : `[batch, time, speakers]`, the estimated sources.
     features : `[batch, channels, frames]`, the enhanced features W_e.
     noisy : `[batch, channels, frames]`, the features W_n of the mixture.
+    earlier : the sources after each earlier step of a separator that refines them step by step; empty where they were
+        not asked for.
     """
 
     sources: torch.Tensor
     features: torch.Tensor
     noisy: torch.Tensor
+    earlier: tuple = ()
 
 
 def encode(modules, signal):
@@ -58,18 +61,36 @@ def _mask(modules, features):
     return features * modules["enhancer"](features)[0]
 
 
-def separate(modules, mixture):
+def separate(modules, mixture, all_steps=False):
     """Mixture `[batch, time]` to a `NetworkOutput`; all utterances have the same length.
 
     Padding reaches norms, attention and recurrence, so utterances of different lengths go through
     `for_each_length` instead of being padded to one another.
+
+    Arguments
+    ---------
+    modules : mapping
+        encoder, enhancer, masknet, decoder. A masknet that works in steps has a method `steps` that gives a list of
+        masks, the last of which is what it gives when called.
+    mixture : torch.Tensor
+        `[batch, time]`.
+    all_steps : bool
+        Whether the sources after each step are wanted, for a loss on all of them.
     """
     noisy = encode(modules, mixture)
     features = _mask(modules, noisy)
-    masked = features.unsqueeze(0) * modules["masknet"](features)
+    masknet = modules["masknet"]
+    masks = masknet.steps(features) if all_steps and hasattr(masknet, "steps") else [masknet(features)]
+    *earlier, last = (_sources(modules, features, mask, mixture.shape[-1]) for mask in masks)
+    return NetworkOutput(last, features, noisy, tuple(earlier))
+
+
+def _sources(modules, features, masks, length):
+    """Features masked for each speaker and decoded, `[batch, time, speakers]`."""
+    masked = features.unsqueeze(0) * masks
     speakers, batch = masked.shape[:2]
-    sources = decode(modules, masked.flatten(0, 1), mixture.shape[-1])
-    return NetworkOutput(sources.view(speakers, batch, -1).permute(1, 2, 0), features, noisy)
+    sources = decode(modules, masked.flatten(0, 1), length)
+    return sources.view(speakers, batch, -1).permute(1, 2, 0)
 
 
 def enhanced_mixture(modules, features, length):

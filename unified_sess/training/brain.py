@@ -121,6 +121,7 @@ class UnifiedBrain(sb.Brain):
             enhancement if self.joint_step.with_enhancement else None,
             getattr(hparams, "snr_limit", names["limit"]),
             hparams.detach_clean_features,
+            getattr(hparams, "step_weight", names["step_weight"]),
         ).check()
 
     def _make_replay(self):

@@ -39,12 +39,14 @@ class LossChoice(NamedTuple):
         None leaves the task out.
     limit : dB, at which the losses in dB stop rewarding.
     detach_clean : whether the clean features are a fixed target; False as in the authors' code.
+    step_weight : share of the earlier steps in L_SS, 0 to 1, for a separator that refines its sources step by step.
     """
 
     separation: str = "si_snr"
     enhancement: str | None = "feature_distance"
     limit: float = 30.0
     detach_clean: bool = False
+    step_weight: float = 0.0
 
     def check(self) -> "LossChoice":
         """The choice itself; raises `UserError` for a loss that does not exist."""
@@ -86,14 +88,12 @@ def utterance_losses(modules: Mapping[str, nn.Module], batch: Batch, choice: Los
         mixture, clean, sources = (
             x if whole else x[rows, :length] for x in (batch.mixture, batch.clean, batch.sources)
         )
-        output = separate(modules, mixture)
+        output = separate(modules, mixture, all_steps=choice.step_weight > 0)
         distance = _enhancement_loss(modules, output, mixture, clean, choice)
-        # Sums over a whole utterance lose too much in half precision.
-        estimates = output.sources.to(sources.dtype)
-        if choice.separation == "si_snr":
-            separation, _ = losses.pit_si_snr(estimates, sources)
-        else:
-            separation, _ = losses.pit_limited_snr(estimates, sources, mixture, choice.limit)
+        separation = _separation_loss(output.sources, sources, mixture, choice)
+        if output.earlier:
+            earlier = [_separation_loss(estimates, sources, mixture, choice) for estimates in output.earlier]
+            separation = torch.lerp(separation, torch.stack(earlier).mean(0), choice.step_weight)
         parts.append((separation, distance, output.sources))
         features.append(output.features)
         order += rows
@@ -108,6 +108,14 @@ def utterance_losses(modules: Mapping[str, nn.Module], batch: Batch, choice: Los
         torch.cat(padded)[back],
         tuple(features),
     )
+
+
+def _separation_loss(estimates, sources, mixture, choice):
+    """L_SS `[batch]` under the best permutation."""
+    estimates = estimates.to(sources.dtype)  # sums over a whole utterance lose too much in half precision
+    if choice.separation == "si_snr":
+        return losses.pit_si_snr(estimates, sources)[0]
+    return losses.pit_limited_snr(estimates, sources, mixture, choice.limit)[0]
 
 
 def _enhancement_loss(modules, output, mixture, clean, choice):
