@@ -1,10 +1,9 @@
-"""Rows of the ablation: each is a few overrides over one experiment, `tfdprnn-unified-gm.yaml`."""
+"""Rows of the ablation: each is a few overrides over one experiment, `unified.yaml`."""
 
 from pathlib import Path
 from typing import NamedTuple
 
-HERE = Path(__file__).resolve().parent
-EXPERIMENT = HERE / "tfdprnn-unified-gm.yaml"
+EXPERIMENT = Path(__file__).resolve().parent / "unified.yaml"
 BASELINE = "separation-only"
 
 
@@ -21,7 +20,7 @@ class Row(NamedTuple):
     speakers: int = 2
 
 
-ALONE = {"network": str(HERE / "networks" / "separation.yaml"), "enhancement_weight": 0}
+ALONE = {"enhancer": "none", "enhancement_weight": 0}
 SUM = {"gradient_modulation": "sum"}
 ONCE = (1,)
 TWICE = (1, 2)

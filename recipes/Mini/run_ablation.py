@@ -36,7 +36,9 @@ def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, type=Path, help="folder of Mini: Libri2Mix and Libri3Mix")
     parser.add_argument(
-        "--warm-start", type=Path, help="results of tfdprnn-separation.yaml or their export; default: from scratch"
+        "--warm-start",
+        type=Path,
+        help="results of unified.yaml with --enhancer none, or their export; default: from scratch",
     )
     parser.add_argument("--output", type=Path, default=Path("results/Mini/ablation"))
     parser.add_argument("--rows", nargs="+", choices=list(ROWS), metavar="ROW", help=f"of {', '.join(ROWS)}")

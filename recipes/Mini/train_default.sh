@@ -13,17 +13,17 @@ shift 3
 [ $# -eq 0 ] || shift
 export OMP_NUM_THREADS=1 # two processes share two cores
 
-train() {
-    experiment=$1
+train() { # NAME OF THE RESULTS FOLDER, OPTIONS
+    name=$1
     shift
-    torchrun --standalone --nproc_per_node 2 "$repository/train.py" "$repository/recipes/Mini/$experiment.yaml" \
+    torchrun --standalone --nproc_per_node 2 "$repository/train.py" "$repository/recipes/Mini/unified.yaml" \
         --data_folder "$mini/Libri2Mix" --speech_folder "$speech" --noise_folder "$noise" \
-        --batch_size 2 --precision bf16 --output_folder "$output/$experiment" "$@"
+        --batch_size 2 --precision bf16 --output_folder "$output/$name" "$@"
 }
-train tfdprnn-separation "$@"
-unified-sess export "$output/tfdprnn-separation" "$repository/recipes/Mini/separator" --half --plain
-train tfdprnn-unified-gm --pretrained "$output/tfdprnn-separation" \
+train separation --enhancer none --lr 0.002 --final_lr 0.00028 --number_of_epochs 14 --mixtures_per_epoch 2000 "$@"
+unified-sess export "$output/separation" "$repository/recipes/Mini/separator" --half --plain
+train unified --pretrained "$output/separation" \
     --lr 0.001 --number_of_epochs 9 --mixtures_per_epoch 1600 "$@"
 default=$repository/unified_sess/models/default
-unified-sess export "$output/tfdprnn-unified-gm" "$default" --half --plain
+unified-sess export "$output/unified" "$default" --half --plain
 cat "$repository/recipes/Mini/default_card.md" >> "$default/README.md"

@@ -20,7 +20,7 @@ def write_warm_start(results, folder, layers=None, speakers=2):
     Arguments
     ---------
     results : str or Path
-        Output folder of a training of `tfdprnn-separation.yaml`, of two speakers, or what `unified-sess export` made of it.
+        Output folder of a training of `unified.yaml` with `--enhancer none`, of two speakers, or what `unified-sess export` made of it.
     folder : str or Path
         Gets `encoder.ckpt`, `masknet.ckpt` and `decoder.ckpt`; without an enhancer, which then starts as an identity.
     layers : int
@@ -41,7 +41,9 @@ def write_warm_start(results, folder, layers=None, speakers=2):
     states = {name: modules[name].state_dict() for name in SEPARATOR_MODULES}
     masknet = states["masknet"]
     if "masks.weight" not in masknet:
-        raise UserError(f"{results} has another network: train recipes/Mini/tfdprnn-separation.yaml to start from")
+        raise UserError(
+            f"{results} has another network: train recipes/Mini/unified.yaml with --enhancer none to start from"
+        )
     _add_layers(masknet, layers)
     for name, dimension in (("masks.weight", 1), ("masks.bias", 0)):
         masknet[name] = _add_masks(masknet[name], dimension, speakers)

@@ -30,7 +30,9 @@ def modules_of(path, folder, **overrides):
 @pytest.fixture
 def trained(repository, tmp_path):
     """A results folder of the separator alone, with random weights."""
-    experiment = Experiment(repository / "recipes/Mini/tfdprnn-separation.yaml", {"output_folder": str(tmp_path)})
+    experiment = Experiment(
+        repository / "recipes/Mini/unified.yaml", {"enhancer": "none", "output_folder": str(tmp_path)}
+    )
     modules = experiment.build()["modules"]
     checkpoint = tmp_path / "trained" / "save" / "CKPT+1"
     checkpoint.mkdir(parents=True)
@@ -169,7 +171,7 @@ def measure_conflict(repository, *arguments):
 
 def test_the_conflict_is_measured_without_training(repository, tmp_path):
     make_corpus(tmp_path / "Libri2Mix", (("train-100", 4), ("dev", 1), ("test", 1)), seconds=0.5)
-    experiment = ["--", repository / "recipes/Mini/tfdprnn-unified-gm.yaml", "--data_folder", tmp_path / "Libri2Mix"]
+    experiment = ["--", repository / "recipes/Mini/unified.yaml", "--data_folder", tmp_path / "Libri2Mix"]
     ended = measure_conflict(repository, "--steps", "2", "--utterances", "2", "4", *experiment)
     assert ended.returncode == 0, ended.stderr
     cells = [

@@ -19,13 +19,6 @@ def test_the_default_loads_with_plain_hyperpyyaml(default, tmp_path):
     assert set(hparams["modules"]) == set(MODULE_NAMES)
 
 
-def test_every_option_has_a_comment(default):
-    lines = default.read_text(encoding="utf-8").splitlines()
-    scalars = [s for s in lines if s and s[0].isalpha() and ":" in s and "!new" not in s and not s.endswith(":")]
-    assert len(scalars) > 20
-    assert [line for line in scalars if "#" not in line and "!name" not in line] == []
-
-
 def test_swapping_the_network_keeps_speakers_and_rate(default, tmp_path):
     overrides = {"network": "convtasnet", "num_spks": 3, "sample_rate": 16000, "output_folder": str(tmp_path)}
     experiment = Experiment(default, overrides)
@@ -55,12 +48,39 @@ def test_a_network_with_other_speakers_is_refused(default, tmp_path):
 
 
 @pytest.mark.parametrize(
+    "overrides, name",
+    [
+        ({}, "sepformer-gm"),
+        ({"network": "dprnn", "gradient_modulation": "sum", "num_spks": 3}, "dprnn-sum"),
+        ({"enhancer": "none"}, "sepformer-separation"),
+        ({"enhancement_weight": 0}, "sepformer-cascade"),
+        ({"gradient_modulation": "torchjd:UPGrad", "enhancement_weight": 1}, "sepformer-torchjd-UPGrad-lambda-1"),
+        ({"granularity": "global"}, "sepformer-gm-global"),
+        ({"name": "mine", "network": "dprnn"}, "mine"),
+    ],
+)
+def test_the_results_folder_is_named_after_what_was_chosen(repository, overrides, name):
+    recipe = repository / "recipes" / "LibriMix" / "unified.yaml"
+    settings = Experiment(recipe, overrides).settings
+    assert settings["output_folder"] == f"results/Libri{settings['num_spks']}Mix/{name}/1234"
+
+
+def test_a_saved_experiment_of_a_recipe_keeps_its_name_and_folder(repository, tmp_path):
+    recipe = repository / "recipes" / "LibriMix" / "unified.yaml"
+    first = Experiment(recipe, {"network": "convtasnet-small", "enhancer": "none"})
+    first.save(tmp_path / "hyperparams.yaml")
+    again = Experiment(tmp_path / "hyperparams.yaml", {"gradient_modulation": "sum"})
+    assert again.settings == first.settings | {"gradient_modulation": "sum"}
+
+
+@pytest.mark.parametrize(
     "overrides, says",
     [
         ({"learning_rate": 1}, "unknown option --learning_rate"),
         ({"batchsize": 1}, "did you mean --batch_size"),
         ({"network": "wavesplit"}, "unknown network 'wavesplit'.*convtasnet"),
         ({"network": "nowhere/x.yaml"}, "unknown network"),
+        ({"enhancer": "small"}, "--enhancer can be none, not 'small'"),
         ({"number_of_epochs": "many"}, "number_of_epochs must be a whole number"),
         ({"number_of_epochs": 2.5}, "number_of_epochs must be a whole number"),
         ({"batch_size": 0}, "batch_size must be at least 1"),

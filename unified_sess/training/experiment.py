@@ -1,4 +1,4 @@
-"""Load an experiment file, expand `--network NAME`, refuse what cannot work in one clear line."""
+"""Load an experiment file, apply `--network NAME` and `--enhancer none`, refuse what cannot work in one clear line."""
 
 import difflib
 import io
@@ -15,6 +15,8 @@ from unified_sess.utils.errors import UserError
 from unified_sess.utils.files import atomic_path
 
 INCLUDE = re.compile(r"^(network:\s*)!include:(\S+)", re.MULTILINE)
+ENHANCER = re.compile(r"^enhancer:[^\n]*$", re.MULTILINE)
+NO_ENHANCER = "enhancer: !new:unified_sess.network.NoEnhancer  # none: the separator alone"
 
 # Settings that are numbers: (type, smallest value, whether null is allowed)
 NUMBERS = {
@@ -108,7 +110,9 @@ class Experiment:
     path : str or Path
         Experiment file in HyperPyYAML.
     overrides : dict
-        Top-level settings to replace; `network` names a file beside the one that the experiment includes.
+        Top-level settings to replace. `network` names a file beside the one that the experiment includes. `enhancer`
+        can be none: the separator alone, with an enhancement weight of 0. `name`, where the file has one, is made from
+        what is chosen (`dprnn-sum`, `sepformer-cascade`, `convtasnet-separation`) unless it is given.
 
     Attributes
     ----------
@@ -131,10 +135,14 @@ class Experiment:
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or "it is not text"
             raise UserError(f"cannot read the experiment file {path} ({reason})") from None
-        network = overrides.pop("network", None)
+        network, enhancer = overrides.pop("network", None), overrides.pop("enhancer", "as in the file")
         if network is not None:
             text = self._with_network(text, network)
+        if enhancer != "as in the file":
+            text = self._with_enhancer(text, enhancer)
+            overrides.setdefault("enhancement_weight", 0)
         self._refuse_unknown(text, overrides)
+        _name_after_choices(text, overrides)
         stream = io.StringIO(text)
         stream.name = str(self.path)  # includes are found beside the file
         try:
@@ -158,6 +166,13 @@ class Experiment:
             names = ", ".join(sorted(p.stem for p in folder.glob("*.yaml")))
             raise UserError(f"unknown network '{network}': choose one of {names}, or give a .yaml file")
         return text[: found.start(2)] + str(file.resolve()) + text[found.end(2) :]
+
+    def _with_enhancer(self, text, enhancer):
+        if not ENHANCER.search(text):
+            raise UserError(f"{self.path} has no line 'enhancer:', so --enhancer cannot change it")
+        if enhancer not in ("none", None):
+            raise UserError(f"--enhancer can be none, not '{enhancer}': an enhancer comes with its --network")
+        return ENHANCER.sub(NO_ENHANCER, text, count=1)
 
     def _refuse_unknown(self, text, overrides):
         known = _scalars(text, self.path)
@@ -210,6 +225,25 @@ class Experiment:
                 + self.text,
                 encoding="utf-8",
             )
+
+
+def _name_after_choices(text, overrides):
+    """Set the override `name`, part of the results folder, where the experiment has that setting and an include."""
+    defaults, network = _scalars(text), INCLUDE.search(text)
+    if "name" not in defaults or "name" in overrides or not network:
+        return
+    chosen = defaults | overrides
+    parts = [Path(network.group(2)).stem]
+    if NO_ENHANCER in text:
+        parts.append("separation")
+    elif chosen["enhancement_weight"] == 0:
+        parts.append("cascade")
+    else:
+        parts.append(chosen["gradient_modulation"])
+        for option, word in (("granularity", ""), ("enhancement_weight", "lambda-")):
+            if chosen[option] != defaults[option]:
+                parts.append(f"{word}{chosen[option]}")
+    overrides["name"] = re.sub(r"[^\w.=]+", "-", "-".join(map(str, parts))).strip("-")
 
 
 def _number(name, value):
