@@ -16,6 +16,7 @@ SPEECHBRAIN = "speechbrain.lobes.models"
 # All that a model file may name. Each class only computes: no argument of theirs names a file or code.
 CLASSES = {
     "unified_sess.network.NoEnhancer",
+    f"{NETWORKS}.band_split.BandSplitNet",
     f"{NETWORKS}.conv_tasnet.MaskNet",
     f"{NETWORKS}.dual_path.Dual_Path_Model",
     f"{NETWORKS}.dual_path.SBRNNBlock",

@@ -128,7 +128,7 @@ class TimeFrequencyNet(nn.Module):
         self.inputs = nn.Conv2d(3, channels, **grid)
         self.norm = nn.GroupNorm(1, channels)
         self.layers = nn.ModuleList(
-            nn.ModuleDict({name: _Path(channels, hidden, block) for name in ("frequency", "time")})
+            nn.ModuleDict({name: RecurrentPath(channels, hidden, block) for name in ("frequency", "time")})
             for _ in range(num_layers)
         )
         self.masks = nn.ConvTranspose2d(channels, 2 * num_spks, **grid)
@@ -137,7 +137,7 @@ class TimeFrequencyNet(nn.Module):
 
     def forward(self, features):
         """Returns masks `[masks, batch, 2 * frequencies, frames]` for features `[batch, 2 * frequencies, frames]`."""
-        x = self.norm(self.inputs(_level_and_phase(features))).permute(0, 2, 3, 1)  # [batch, frames, grid, channels]
+        x = self.norm(self.inputs(level_and_phase(features))).permute(0, 2, 3, 1)  # [batch, frames, grid, channels]
         for layer in self.layers:
             x = layer["frequency"](x)
             x = layer["time"](x.transpose(1, 2)).transpose(1, 2)
@@ -145,27 +145,54 @@ class TimeFrequencyNet(nn.Module):
         return masks.unflatten(1, (self.num_spks, 2)).flatten(2, 3).transpose(0, 1)
 
 
-class _Path(nn.Module):
-    """An LSTM along the last but one dimension, added to its input `[batch, others, steps, channels]`."""
+class RecurrentPath(nn.Module):
+    """An LSTM along the last but one dimension, added to its input `[batch, others, steps, channels]`.
 
-    def __init__(self, channels, hidden, block):
+    Arguments
+    ---------
+    channels : int
+        Features of a point of the grid.
+    hidden : int
+        Units of the LSTM in each direction.
+    block : int
+        Points of the grid that the LSTM takes in one step.
+    causal : bool
+        Whether a point knows only the points before it: one direction, and blocks that end where they used to start.
+
+    Example
+    -------
+    >>> RecurrentPath(8, 16, block=4)(torch.rand(2, 5, 10, 8)).shape
+    torch.Size([2, 5, 10, 8])
+    """
+
+    def __init__(self, channels, hidden, block, causal=False):
         super().__init__()
-        self.block = block
+        self.block, self.causal = block, causal
         self.norm = nn.LayerNorm(channels)
-        self.rnn = nn.LSTM(channels * block, hidden, batch_first=True, bidirectional=True)
-        self.linear = nn.Linear(2 * hidden, channels * block)
+        self.rnn = nn.LSTM(channels * block, hidden, batch_first=True, bidirectional=not causal)
+        self.linear = nn.Linear(hidden if causal else 2 * hidden, channels * block)
 
     def forward(self, x):
+        """Points `[batch, others, steps, channels]` to as many."""
         batch, others, steps, channels = x.shape
-        y = F.pad(self.norm(x), (0, 0, 0, -steps % self.block))
-        y = self.rnn(y.reshape(batch * others, -1, channels * self.block))[0]
+        whole = steps + -steps % self.block
+        y = F.pad(self.norm(x), (0, 0, self.block - 1, 0) if self.causal else (0, 0, 0, whole - steps))
+        y = self.rnn(y[:, :, :whole].reshape(batch * others, -1, channels * self.block))[0]
         return x + self.linear(y).view(batch, others, -1, channels)[:, :, :steps]
 
 
-def _level_and_phase(features):
-    """Log level and compressed real and imaginary parts, `[batch, 3, frames, frequencies]`, whatever the loudness."""
+def level_and_phase(features, causal=False):
+    """Log level and compressed real and imaginary parts, `[batch, 3, frames, frequencies]`, whatever the loudness.
+
+    Loudness is that of the whole signal, or with `causal` that of the frames so far.
+    """
     features = features.float()
-    scale = features.square().mean((1, 2), keepdim=True).mul(2).clamp_min(1e-20).rsqrt()
+    power = features.square().mean(1, keepdim=True)  # in two stages: over a minute at once fp32 loses digits
+    if causal:
+        power = power.cumsum(2) / torch.arange(1, power.shape[2] + 1, device=power.device)
+    else:
+        power = power.mean(2, keepdim=True)
+    scale = power.mul(2).clamp_min(1e-20).rsqrt()
     real, imaginary = (features * scale).chunk(2, dim=1)
     level = (real.square() + imaginary.square() + FLOOR).sqrt()
     root = level.sqrt()
