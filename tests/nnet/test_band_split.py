@@ -108,7 +108,7 @@ def test_fewer_runs_of_the_cell_give_the_masks_of_an_earlier_step():
     for adapter in network.adapters:
         torch.nn.init.normal_(adapter.linear.weight, std=0.1)
     with torch.no_grad():
-        steps = network.every_step(features)
+        steps = network.steps(features)
         for effort, masks in enumerate(steps, start=1):
             network.effort = effort
             assert torch.equal(network(features), masks)

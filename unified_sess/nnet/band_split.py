@@ -88,14 +88,14 @@ class BandSplitNet(nn.Module):
 
     def forward(self, features):
         """Returns masks `[masks, batch, 2 * frequencies, frames]` for features `[batch, 2 * frequencies, frames]`."""
-        *_, x = self._steps(features)
+        *_, x = self._runs(features)
         return self.masks(x, features)
 
-    def every_step(self, features):
+    def steps(self, features):
         """Masks after each run of the cell, a list; the last are those of `forward`."""
-        return [self.masks(x, features) for x in self._steps(features)]
+        return [self.masks(x, features) for x in self._runs(features)]
 
-    def _steps(self, features):
+    def _runs(self, features):
         x = self.split(level_and_phase(features, self.causal))
         for adapter in self.adapters[: self.effort]:
             x = adapter(x)
