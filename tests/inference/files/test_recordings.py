@@ -101,8 +101,7 @@ def damaged(folder, name):
     [
         ("missing.wav", "does not exist"), ("empty.wav", "Format not recognised"), ("empty.mp3", "cannot read"),
         ("text.wav", "Format not recognised"), ("text.mp3", "Format not recognised"), ("text.flac", "cannot read"),
-        ("zero.wav", "no samples"), ("header.wav", "cannot read"), ("half.wav", "truncated"), ("half.flac", "breaks off"),
-        ("half.ogg", "half.ogg"), ("nan.wav", "not finite"), ("inf.wav", "not finite"), ("huge.wav", r"1e\+38"),
+        ("zero.wav", "no samples"), ("header.wav", "cannot read"), ("nan.wav", "not finite"), ("inf.wav", "not finite"), ("huge.wav", r"1e\+38"),
         ("rate1.wav", "1 Hz"), ("rate2000000.wav", "2000000 Hz"), ("pipe.wav", "pipe"), ("folder.wav", "folder"),
     ],
 )  # fmt: skip
@@ -113,16 +112,19 @@ def test_bad_recordings_are_one_line(tmp_path, name, words):
     assert str(path) in str(error.value) and "\n" not in str(error.value)
 
 
-def test_a_broken_mp3_gives_what_there_is(tmp_path):
-    recording = Recording(damaged(tmp_path, "half.mp3"))
+@pytest.mark.parametrize("extension", ["wav", "flac", "mp3"])
+def test_what_is_missing_is_said_and_the_rest_is_read(tmp_path, extension):
+    recording = Recording(damaged(tmp_path, f"half.{extension}"))
     found = sum(len(block) for block in recording.blocks(8000))
-    assert 4000 < found < 12000 and recording.shortfall == pytest.approx(2 - found / 8000)
+    assert 4000 < found < 12000 and recording.shortfall == pytest.approx(2 - found / 8000, abs=0.1)
+    assert any("lacks the" in note for note in recording.notes())
 
 
 def test_a_hundred_channels(tmp_path):
     signal = np.random.default_rng(0).uniform(-0.5, 0.5, (2000, 100))
     soundfile.write(tmp_path / "a.wav", signal, 8000, subtype="FLOAT")
-    np.testing.assert_allclose(read(tmp_path / "a.wav", 8000), signal.mean(1), atol=1e-6)
+    found = np.concatenate(list(Recording(tmp_path / "a.wav", "mean").blocks(8000)))
+    np.testing.assert_allclose(found, signal.mean(1), atol=1e-6)
 
 
 @pytest.mark.parametrize("channels", [1, 3])

@@ -1,64 +1,109 @@
 """Recordings of any rate and channel count as streams of mono samples, and back."""
 
+import functools
 import math
 import os
+from collections.abc import Callable, Iterable, Iterator
+from typing import BinaryIO
 
 import numpy as np
-import soundfile
 import soxr
 
-from unified_sess.utils.audio import audio_info, sound_path
+from unified_sess.utils.audio import (
+    AudioInfo,
+    Channel,
+    Choice,
+    audio_info,
+    choose_channel,
+    measure_levels,
+    open_stream,
+    read_blocks,
+    take,
+)
+from unified_sess.utils.audio.channels import check_channel
 from unified_sess.utils.errors import UserError
 
 BLOCK = 10.0  # s of audio read at once
 RATES = (2000, 768000)  # Hz; below there is no speech left
-LARGEST = 1e10  # integers that were never scaled reach 2e9; far beyond, 32-bit networks overflow
+WORTH_SAYING = 0.1  # s that a recording may lack without a word
 
 
 class Recording:
-    """An audio file, read as a stream of mono samples at a wanted rate.
+    """A sound file, read as a stream of mono samples at a wanted rate, without a constant offset.
 
-    Channels are downmixed to their mean. (Channels in opposite phase cancel: such a file needs one channel chosen
-    beforehand.)
+    It is decoded to its end twice: first for its true length and the levels of its channels, then for its samples, so
+    that hours of sound need little memory. The first pass waits until something asks for what it tells.
 
     Arguments
     ---------
     path : str or Path
-        wav, flac, ogg or mp3 of any rate and channel count.
+        Any file that `utils.audio` reads, of any rate and channel count.
+    channel : int or str
+        From 1, or `mean`. None takes the mean, or the loudest channel where the mean lies more than 6 dB under it.
+    stream : int
+        Which audio stream of a container such as mp4, from 1; None is the first.
 
     Attributes
     ----------
-    frames, sample_rate, channels : int
+    sample_rate, channels : int
         As in the file.
-    shortfall : float
-        Known after reading: s that an MP3 lacks of what its header promises. (What there is has been read; in other
-        formats the length is certain, so that one which breaks off is an error.)
+    subtype : str
+        Depth or codec of the file; `utils.audio.result_subtype` tells the depth of its results.
 
     Raises
     ------
     UserError
-        Naming the file when it is missing, unreadable, truncated, empty or has an impossible rate; while reading also
-        where samples are not finite or absurdly large.
+        Naming the file when it is missing, unreadable, empty, lacks the channel or stream, or has an impossible rate;
+        while reading also where samples are not finite or absurdly large.
     """
 
-    def __init__(self, path):
+    def __init__(self, path: str | os.PathLike, channel: Channel = None, stream: int | None = None):
         if os.path.isdir(path):
             raise UserError(f"{path} is a folder, not an audio file")
         if os.path.exists(path) and not os.path.isfile(path):
             raise UserError(f"{path} is not a file but a pipe or device: save the audio to a file first")
-        self.path, self.shortfall = path, 0.0
-        self.frames, self.sample_rate, self.channels = audio_info(path)
+        self.path, self.channel, self.stream = path, channel, stream
+        opened = open_stream(path, stream)
+        self.sample_rate, self.channels, self.subtype = opened.sample_rate, opened.channels, opened.subtype
+        check_channel(channel, self.channels, str(path))
         if not RATES[0] <= self.sample_rate <= RATES[1]:
             raise UserError(
                 f"{path} has a sample rate of {self.sample_rate} Hz: rates from {RATES[0]} to {RATES[1]} Hz work"
             )
 
-    @property
-    def duration(self):
-        """Duration in s."""
-        return self.frames / self.sample_rate
+    @functools.cached_property
+    def info(self) -> AudioInfo:
+        """Length and more, without the first pass where the header can be believed."""
+        return audio_info(self.path, self.stream)
 
-    def blocks(self, sample_rate, progress=None):
+    @functools.cached_property
+    def choice(self) -> Choice:
+        """Channel and offset, decided once by the levels of the whole recording."""
+        return choose_channel(measure_levels(self.path, self.stream)[1], self.channel, str(self.path))
+
+    @property
+    def frames(self) -> int:
+        """Length in samples at the file's rate."""
+        return self.info.frames
+
+    @property
+    def duration(self) -> float:
+        """Duration in s."""
+        return self.info.duration
+
+    @property
+    def shortfall(self) -> float:
+        """s that the file's header promises and that are not there."""
+        return measure_levels(self.path, self.stream)[0].missing
+
+    def notes(self) -> list[str]:
+        """What the user should know, each to be read behind the file's name."""
+        notes = [self.choice.note] if self.choice.note else []
+        if self.shortfall > WORTH_SAYING:
+            notes.append(f"lacks the {self.shortfall:.1f} s at its end: what there is was separated")
+        return notes
+
+    def blocks(self, sample_rate: int, progress: Callable[[float], object] | None = None) -> Iterator[np.ndarray]:
         """Yields the signal in pieces `[time]`, float32, at `sample_rate` Hz; `progress(seconds)` is told of each."""
         count = 0
         for block in resample(self._mono(progress), self.sample_rate, sample_rate):
@@ -68,37 +113,14 @@ class Recording:
             yield np.zeros(1, np.float32)
 
     def _mono(self, progress):
-        size = max(int(BLOCK * self.sample_rate / self.channels), 1024)
-        read = 0
-        try:
-            with soundfile.SoundFile(sound_path(self.path)) as file:
-                while len(block := file.read(size, dtype="float32", always_2d=True)):
-                    if not np.isfinite(block).all():
-                        raise UserError(
-                            f"{self.path} holds samples that are not finite (NaN or infinity): replace or remove it"
-                        )
-                    if np.abs(block).max() > LARGEST:
-                        level = f"{np.abs(block).max():.0e}"
-                        raise UserError(
-                            f"{self.path} holds samples of {level}, where 1 is full scale: replace or remove it"
-                        )
-                    read += len(block)
-                    yield block.mean(axis=1)
-                    if progress is not None:
-                        progress(len(block) / self.sample_rate)
-        except (soundfile.SoundFileError, RuntimeError) as error:
-            raise UserError(
-                f"{self.path} breaks off after {read / self.sample_rate:.1f} s ({error}): copy it again"
-            ) from None
-        if read != self.frames and not str(self.path).lower().endswith(".mp3"):
-            raise UserError(
-                f"{self.path} is truncated: {read} samples where {self.frames} were promised; copy it again"
-            )
-        self.shortfall = max(0.0, (self.frames - read) / self.sample_rate)
-        self.frames = read
+        choice = self.choice
+        for block in read_blocks(self.path, self.stream):
+            yield take(block, choice)
+            if progress is not None:
+                progress(len(block) / self.sample_rate)
 
 
-def resample(blocks, rate, new_rate):
+def resample(blocks: Iterable[np.ndarray], rate: int, new_rate: int) -> Iterator[np.ndarray]:
     """Resample a stream of arrays `[time]` or `[time, channels]`; yields pieces of the same kind."""
     if rate == new_rate:
         yield from blocks
@@ -113,7 +135,7 @@ def resample(blocks, rate, new_rate):
         yield stream.resample_chunk(np.ascontiguousarray(block[:0], np.float32), last=True)
 
 
-def of_length(blocks, frames):
+def of_length(blocks: Iterable[np.ndarray], frames: int) -> Iterator[np.ndarray]:
     """Cut a stream of arrays `[time, channels]`, or fill it with zeros, to `frames`."""
     left, last = frames, None
     for block in blocks:
@@ -135,15 +157,15 @@ class Spool:
         Columns.
     """
 
-    def __init__(self, file, channels):
+    def __init__(self, file: BinaryIO, channels: int):
         self.file, self.channels, self.frames = file, channels, 0
 
-    def write(self, block):
+    def write(self, block: np.ndarray):
         """Append `[time, channels]`."""
         self.file.write(np.ascontiguousarray(block, np.float32))
         self.frames += len(block)
 
-    def blocks(self, sample_rate):
+    def blocks(self, sample_rate: int) -> Iterator[np.ndarray]:
         """Yields everything again in pieces of some seconds."""
         self.file.flush()
         self.file.seek(0)

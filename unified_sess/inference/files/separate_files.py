@@ -210,8 +210,7 @@ def separate_recording(model, job, output_dir, inputs=(), options=DEFAULT_OPTION
         gain = min(1.0, FULL_SCALE / peak) if peak > 0 else 1.0
         _write(outputs, (block * np.float32(gain) for block in final()), rate, mark)
     notes = [f"was louder than full scale: results turned down by {-20 * np.log10(gain):.1f} dB"] if gain < 1 else []
-    if recording.shortfall > 0.1:
-        notes.append(f"lacks the {recording.shortfall:.1f} s at its end: what there is was separated")
+    notes += recording.notes()
     return Done(recording.duration, notes)
 
 

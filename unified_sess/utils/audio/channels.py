@@ -1,0 +1,99 @@
+"""Which channel of a recording is separated or trained on, and its levels: one rule for both."""
+
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from unified_sess.utils.errors import UserError
+
+CANCELLED = 6.0  # dB that the mean may lie under the loudest channel
+OFFSET = 0.01  # share of the sound's power from which on a constant offset is taken out; less costs nothing
+Channel = int | Literal["mean"] | None
+
+
+class Levels:
+    """Powers and constant offsets of the channels of a recording and of their mean, block by block."""
+
+    def __init__(self, channels: int):
+        self.frames, self.sums, self.squares = 0, np.zeros(channels + 1), np.zeros(channels + 1)
+
+    def add(self, block: np.ndarray):
+        """Add samples `[time, channels]`."""
+        self.frames += len(block)
+        for k in range(block.shape[1] + 1):  # one by one: the memory of a single channel
+            signal = (block[:, k] if k < block.shape[1] else block.mean(axis=1)).astype(np.float64)
+            self.sums[k] += signal.sum()
+            self.squares[k] += signal @ signal
+
+    @property
+    def offsets(self) -> np.ndarray:
+        """Mean of every channel and, last, of their mean, `[channels + 1]`."""
+        return self.sums / max(1, self.frames)
+
+    @property
+    def powers(self) -> np.ndarray:
+        """Power of every channel and, last, of their mean, without the offset, `[channels + 1]`."""
+        return np.maximum(self.squares / max(1, self.frames) - self.offsets**2, 0.0)
+
+
+class Choice(NamedTuple):
+    """What is taken of a recording.
+
+    channel : from 0; None is the mean.
+    offset : constant that is taken out; 0 where there is hardly any.
+    note : a word to the user, or empty.
+    """
+
+    channel: int | None
+    offset: float
+    note: str
+
+
+def check_channel(channel: Channel, channels: int, path: str):
+    """`UserError` where there is no such channel."""
+    if isinstance(channel, int) and not 1 <= channel <= channels:
+        what = "one channel" if channels == 1 else f"{channels} channels"
+        raise UserError(f"{path} has {what}: --channel {channel} is out of range")
+
+
+def choose_channel(levels: Levels, channel: Channel = None, path: str = "the recording") -> Choice:
+    """The channel to take: the mean; the loudest one where the mean lies more than 6 dB under it.
+
+    A mean of channels loses a voice that is in one of them alone, or in opposite phase.
+
+    Arguments
+    ---------
+    levels : Levels
+        Of the whole recording.
+    channel : int or str
+        From 1, or `mean`, takes that whatever the levels; None goes by the rule.
+
+    Example
+    -------
+    >>> levels = Levels(2)
+    >>> levels.add(np.array([[1.0, -1.0], [-1.0, 1.0]]))
+    >>> choose_channel(levels).channel
+    0
+    """
+    powers, channels = levels.powers, len(levels.powers) - 1
+    check_channel(channel, channels, path)
+    taken, notes = channels, []  # the last one is the mean
+    loudest = int(powers[:-1].argmax())
+    if isinstance(channel, int):
+        taken = channel - 1
+    elif channel is None and powers[-1] < powers[loudest] * 10 ** (-CANCELLED / 10):
+        taken = loudest
+        lost = f"{10 * np.log10(powers[loudest] / powers[-1]):.1f} dB" if powers[-1] > 0 else "all of it"
+        notes = [f"has its sound in channel {loudest + 1} of {channels}, which was taken: the mean loses {lost}"]
+    offset = float(levels.offsets[taken])
+    if offset**2 <= OFFSET * powers[taken]:
+        offset = 0.0
+    elif offset:
+        notes.append(f"has a constant offset of {offset:.2g}, which was taken out")
+    return Choice(None if taken == channels else taken, offset, " and ".join(notes))
+
+
+def take(block: np.ndarray, choice: Choice) -> np.ndarray:
+    """The chosen channel `[time]` of samples `[time, channels]`, float32, without its offset."""
+    signal = block.mean(axis=1) if choice.channel is None else block[:, choice.channel]
+    return np.ascontiguousarray(signal - np.float32(choice.offset))
