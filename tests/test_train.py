@@ -181,8 +181,12 @@ INTRA = ["--ckpt_interval_steps", "1", "--grad_accumulation_factor", "2"]
                 "call": 5,
             },
         ),
+        (
+            [*INTRA, "--ema_decay", "0.9"],
+            {"module": "unified_sess.training.brain", "owner": "module.UnifiedBrain", "method": "fit_batch", "call": 6},
+        ),
     ],
-    ids=["inside an accumulation window", "inside a save", "in the second epoch"],
+    ids=["inside an accumulation window", "inside a save", "in the second epoch", "with an average of the weights"],
 )
 def test_a_killed_run_ends_as_an_uninterrupted_one(train, tmp_path, options, kill):
     whole, killed = tmp_path / "whole", tmp_path / "killed"

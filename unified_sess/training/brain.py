@@ -1,6 +1,7 @@
 """Training of the unified network: two gradients a step, merged by gradient modulation."""
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 
 import speechbrain as sb
@@ -14,6 +15,7 @@ from torch.utils.tensorboard import SummaryWriter
 from unified_sess.data.batches import Batch, EpochSampler, collate
 from unified_sess.losses import si_snr_improvement
 from unified_sess.network import MODULE_NAMES, UnifiedNetwork
+from unified_sess.training.averaging import WeightAverage
 from unified_sess.training.cuda_graphs import Replay
 from unified_sess.training.distributed import broadcast_parameters
 from unified_sess.training.gradient_plots import draw_gradient_plots
@@ -60,10 +62,21 @@ class UnifiedBrain(sb.Brain):
             self.checkpointer.add_recoverable(
                 "gradient_statistics", self.modulation, _load_statistics, _save_statistics, optional_load=True
             )
+        self.average = self._make_average()
         self.loss_choice = self._choose_losses()
         self.replay = self._make_replay()
         self.totals = _Totals()
         self.tensorboard = None
+
+    def _make_average(self):
+        """The average of the weights, or None where `ema_decay` does not ask for one."""
+        decay = getattr(self.hparams, "ema_decay", None)
+        if decay is None:
+            return None
+        average = WeightAverage(self.modules, decay)
+        if self.checkpointer is not None:
+            self.checkpointer.add_recoverable("average", average, optional_load=True)
+        return average
 
     def init_optimizers(self):
         """One parameter group a module, so that `lr_factors` can give it a learning rate of its own."""
@@ -197,6 +210,8 @@ class UnifiedBrain(sb.Brain):
             self.scaler.step(self.optimizer)  # skips by itself where fp16 overflowed
             self.scaler.update()
             self.optimizer_step += 1
+            if self.average is not None:
+                self.average.update()
         self.optimizer.zero_grad(set_to_none=True)
         if not finite and not self.scaler.is_enabled():
             self._nonfinite_step()
@@ -226,11 +241,17 @@ class UnifiedBrain(sb.Brain):
             return True
         return False
 
+    def _save_intra_epoch_ckpt(self):
+        with nullcontext() if self.average is None else self.average.in_use():
+            super()._save_intra_epoch_ckpt()
+
     # Stages
 
     def on_fit_start(self):
         """Start or resume: recover the last checkpoint and the place in the epoch."""
         super().on_fit_start()
+        if self.average is not None:
+            self.average.start()
         if self.step:
             self.train_sampler.start = self.step
         if self._optimizer_step_limit_exceeded:  # a finished run does not train again
@@ -238,6 +259,8 @@ class UnifiedBrain(sb.Brain):
 
     def on_stage_start(self, stage, epoch=None):
         """Start the statistics of a stage."""
+        if self.average is not None:
+            self.average.use(stage != sb.Stage.TRAIN)
         if stage == sb.Stage.TRAIN and self.step:
             return  # resumed inside the epoch: its statistics were recovered
         self.totals = _Totals()
