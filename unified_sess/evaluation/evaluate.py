@@ -118,7 +118,7 @@ def run_network(network, mixture, device="cpu"):
     """Mixture `[time]` to estimates `[time, speakers]` and the enhanced mixture `[time]`, as numpy arrays."""
     batch = torch.as_tensor(mixture).unsqueeze(0).to(device)
     if isinstance(network, UnifiedNetwork):  # both from one pass
-        sources, features = network(batch)
+        sources, features = network(batch)[:2]
         enhanced = enhanced_mixture(network, features, batch.shape[-1])
     else:
         sources, enhanced = network.separate_batch(batch), network.enhance_batch(batch)

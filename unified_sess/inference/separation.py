@@ -104,7 +104,7 @@ class UnifiedSeparation(Pretrained, PyTorchModelHubMixin, library_name="unified_
         if mix.numel() == 0:
             return mix.new_zeros(*mix.shape, self.num_spks + enhanced)
         with self.inference_ctx:
-            sources, features = separate(self.mods, mix)
+            sources, features = separate(self.mods, mix)[:2]
             if enhanced:
                 clean = enhanced_mixture(self.mods, features, mix.shape[1])
                 sources = torch.cat((sources, clean.unsqueeze(2)), dim=2)
