@@ -9,13 +9,14 @@ from ablation_rows import BASELINE, ROWS, baseline_of, sum_of
 from matplotlib.ticker import MaxNLocator
 
 from unified_sess.evaluation.evaluate import last_conflict_rate
-from unified_sess.evaluation.plots import BLUE, GREY, ORANGE, figure_with_axes, read_train_log
-from unified_sess.evaluation.results import load_results
-from unified_sess.model_io.results_folder import load_results as load_network
+from unified_sess.evaluation.plots import read_train_log
+from unified_sess.evaluation.results import read_results
+from unified_sess.evaluation.statistics import FEWEST_SEEDS, interval_over_trainings
+from unified_sess.model_io.results_folder import load_results
 from unified_sess.utils.errors import UserError
+from unified_sess.utils.figures import BLUE, ORANGE, figure_with_axes
 from unified_sess.utils.files import atomic_path
 
-RESAMPLES = 2000
 METRICS = ("si_snri", "sdri", "se_si_snri")
 
 
@@ -60,10 +61,11 @@ def ablation_table(runs):
     table : pandas.DataFrame
         row, seeds, parameters, means over seeds and mixtures (dB), std (of SI-SNRi between seeds), conflict_rate of
         the last epoch, gradient_ratio (||G_SE|| / ||G_SS|| of the shared parameters, last epoch), and the paired
-        differences of SI-SNRi to the baseline and to the sum of both losses (`sum_...`) over the seeds of both, with
-        their 95 % intervals.
+        differences of SI-SNRi to the baseline and to the sum of both losses (`sum_...`) over the seeds of both: their
+        mean, that of each seed (`points`, text), and with enough seeds the 95 % interval over new trainings, mixtures
+        and speakers.
     """
-    results = {name: {int(run.name): load_results(run) for run in folders} for name, folders in runs.items()}
+    results = {name: {int(run.name): read_results(run) for run in folders} for name, folders in runs.items()}
     rows = []
     for name, folders in runs.items():
         seeds = results[name]
@@ -78,15 +80,19 @@ def ablation_table(runs):
         for prefix, other in (("", baseline_of(name)), ("sum_", sum_of(name))):
             differences = paired_differences(seeds, results.get(other, {})) if other != name else None
             known = differences is not None
-            row[f"{prefix}difference"] = differences.mean() if known else np.nan
-            row[f"{prefix}low"], row[f"{prefix}high"] = two_level_interval(differences) if known else (np.nan, np.nan)
+            of_seeds = np.nanmean(differences, axis=1) if known else np.array([])
+            row[f"{prefix}difference"] = of_seeds.mean() if known else np.nan
+            row[f"{prefix}points"] = " ".join(f"{value:+.2f}" for value in of_seeds)
+            speakers = next(iter(seeds.values())).speakers()
+            interval = interval_over_trainings(differences, speakers) if known else (None, None)
+            row[f"{prefix}low"], row[f"{prefix}high"] = (np.nan if end is None else end for end in interval)
         rows.append(row)
     return pd.DataFrame(rows)
 
 
 def count_parameters(folder):
     """Parameters of the network of a run."""
-    _, modules = load_network(folder)
+    _, modules = load_results(folder)
     return sum(p.numel() for module in modules.values() for p in module.parameters())
 
 
@@ -108,25 +114,10 @@ def paired_differences(results, baseline):
     return np.array([a.values("si_snri") - b.values("si_snri") for a, b in pairs])
 
 
-def two_level_interval(differences, seed=0):
-    """95 % interval of the mean of `[seeds, mixtures]`: seeds and mixtures are both drawn again (Efron 1979).
-
-    With one seed it says nothing of what another seed would give.
-    """
-    differences = differences[:, np.isfinite(differences).all(0)]
-    random = np.random.default_rng(seed)
-    seeds, mixtures = differences.shape
-    means = [
-        differences[random.integers(seeds, size=seeds)].mean(0)[random.integers(mixtures, size=mixtures)].mean()
-        for _ in range(RESAMPLES)
-    ]
-    return tuple(np.percentile(means, [2.5, 97.5]))
-
-
 def markdown(table):
     """The table for a README."""
     names = ["row", "seeds", "parameters", "SI-SNRi (dB)", "SDRi (dB)", "enhanced SI-SNRi (dB)", "conflict rate"]
-    names += ["length of SE to SS gradient", "vs. baseline (dB)", "vs. sum (dB)"]
+    names += ["gradient-norm ratio SE to SS", "vs. baseline (dB)", "vs. sum (dB)"]
     lines = [f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
     for row in table.itertuples():
         cells = [row.row, str(row.seeds), f"{row.parameters / 1e6:.2f} M"]
@@ -134,14 +125,19 @@ def markdown(table):
         cells += [f"{row.sdri:.2f}", f"{row.se_si_snri:.2f}" if has_enhancer(row.row) else ""]
         cells.append(f"{100 * row.conflict_rate:.0f} %" if np.isfinite(row.conflict_rate) else "")
         cells.append(f"{row.gradient_ratio:.2g}" if np.isfinite(row.gradient_ratio) else "")
-        for difference, *interval in (
-            (row.difference, row.low, row.high),
-            (row.sum_difference, row.sum_low, row.sum_high),
-        ):
-            known = np.isfinite(difference)
-            cells.append("{:+.2f} [{:+.2f}, {:+.2f}]".format(difference, *interval) if known else "")
+        cells.append(_difference(row.difference, row.points, row.low, row.high))
+        cells.append(_difference(row.sum_difference, row.sum_points, row.sum_low, row.sum_high))
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def _difference(difference, points, low, high):
+    """A cell: the mean and its interval, or with few seeds the difference of each."""
+    if not np.isfinite(difference):
+        return ""
+    if np.isfinite(low):
+        return f"{difference:+.2f} [{low:+.2f}, {high:+.2f}]"
+    return f"{difference:+.2f}" + (f" ({points})" if " " in points else "")
 
 
 def has_enhancer(name):
@@ -150,23 +146,22 @@ def has_enhancer(name):
 
 
 def difference_figure(table):
-    """Differences to the baseline and to the sum of both losses, with their intervals."""
+    """Differences to the baseline and to the sum of both losses: a dot a seed, and where known the interval."""
     panels = (("", "separation-only"), ("sum_", "the same with the sum of both losses"))
     table = table[np.isfinite(table["difference"])].iloc[::-1]
     figure, axes = figure_with_axes(11, 1.2 + 0.32 * max(len(table), 1), 2, sharey=True)
     for ax, (prefix, other) in zip(axes, panels):
         for place, row in enumerate(table.to_dict("records")):
             difference, low, high = (row[prefix + name] for name in ("difference", "low", "high"))
-            style = {"color": BLUE if row["seeds"] > 1 else GREY, "marker": "o", "capsize": 3}
-            if np.isfinite(difference):
-                ax.errorbar(difference, place, xerr=[[difference - low], [high - difference]], **style)
+            points = [float(value) for value in row[prefix + "points"].split()]
+            ax.plot(points, [place] * len(points), "o", color=BLUE, alpha=0.6)
+            if np.isfinite(low):
+                ax.errorbar(difference, place, xerr=[[difference - low], [high - difference]], color=BLUE, capsize=3)
         ax.axvline(0, color=ORANGE, linewidth=1)
         ax.set_title(f"minus {other}", fontsize=9, loc="left")
-        ax.set_xlabel("difference of SI-SNRi (dB), 95 % interval")
+        ax.set_xlabel(f"difference of SI-SNRi (dB), a dot a seed; 95 % interval from {FEWEST_SEEDS} seeds on")
     axes[0].set_yticks(range(len(table)), table["row"], fontsize=8)
     axes[0].set_ylim(-0.6, max(len(table), 1) - 0.4)
-    axes[1].plot([], [], "o", color=GREY, label="one seed")
-    axes[1].legend(fontsize=7, frameon=False)
     return figure
 
 

@@ -238,9 +238,32 @@ def test_the_command_needs_nothing_but_a_model_and_the_test_part(corpus, tmp_pat
     assert (out / "test_results.csv").read_bytes() == (tmp_path / "other" / "test_results.csv").read_bytes()
 
 
-def test_a_model_of_other_speakers_is_refused_before_anything_is_measured(corpus, tmp_path, monkeypatch):
-    model = pretrained(3)
+def test_a_model_of_too_few_speakers_is_refused_with_options_that_evaluate_has(corpus, tmp_path, monkeypatch):
+    model = pretrained(1)
     monkeypatch.setattr("unified_sess.inference.separation.UnifiedSeparation.from_pretrained", lambda *_, **__: model)
-    with pytest.raises(UserError, match="num_spks"):
+    with pytest.raises(UserError, match="2 speakers and the model separates 1: give --model one for 2") as error:
         evaluate_command(corpus.data_root, output=tmp_path / "out", metrics=METRICS, progress=False)
+    assert "num_spks" not in str(error.value)  # which `unified-sess evaluate` does not take
     assert not (tmp_path / "out").exists()
+
+
+def test_of_more_outputs_than_people_the_loudest_are_measured_and_the_rest_is_reported(corpus, tmp_path, no_report):
+    class Three(Network):
+        def separate_batch(self, mixture):
+            two = super().separate_batch(mixture)
+            return torch.cat([0.1 * two[..., :1], two], -1)
+
+    two = evaluate(Network(), corpus, tmp_path / "two", audio_examples=0)
+    three = evaluate(Three(), corpus, tmp_path / "three", audio_examples=1)
+    assert "rest_level" not in two.metrics and three.metrics == [*two.metrics, "rest_level"]
+    for metric in two.metrics:
+        np.testing.assert_allclose(two.values(metric), three.values(metric), atol=1e-4)
+    assert -25 < three.means()["rest_level"] < -20  # a tenth of one of two loud outputs
+    assert any("beyond the 2 of most energy" in line for line in summary_lines(three, tmp_path))
+
+
+def test_the_summary_does_not_count_mixtures_whose_measure_is_undefined(tmp_path):
+    rows = [{"ID": "a", "si_snr": 3.0, "si_snri": 2.0}, {"ID": "b", "si_snr": None, "si_snri": None}]
+    assert "SI-SNR 3.00 dB (improvement 2.00 dB), of 1 mixtures" in "\n".join(
+        summary_lines(Results(rows, ["si_snr", "si_snri"]), tmp_path)
+    )

@@ -11,6 +11,8 @@ from tests.corpus import voice
 from unified_sess.evaluation import metrics as metrics_module
 from unified_sess.evaluation.metrics import FAMILIES, choose_families, metric_names, utterance_metrics
 from unified_sess.evaluation.perceptual import missing_package
+from unified_sess.evaluation.signals import match_estimates
+from unified_sess.evaluation.signals import si_snr as exact_si_snr
 from unified_sess.losses import pit_si_snr, si_snr
 from unified_sess.utils.errors import UserError
 
@@ -57,6 +59,62 @@ def test_si_snr_is_that_of_the_training_loss():
     assert measured["si_snr"] - measured["si_snri"] == pytest.approx(before, abs=1e-3)
     assert measured["se_si_snr"] == pytest.approx(float(si_snr(enhanced, clean)), abs=1e-3)
     assert measured["se_si_snri"] == pytest.approx(measured["se_si_snr"] - float(si_snr(mixture, clean)), abs=1e-3)
+
+
+@pytest.mark.parametrize("level", [1.0, 1e-4, 1e-8])
+def test_a_20_dB_estimate_of_a_quiet_source_reads_20_dB(level):
+    random = np.random.default_rng(0)
+    source, noise = random.standard_normal((2, 8000))
+    source, noise = source - source.mean(), noise - noise.mean()
+    noise -= source * (noise @ source) / (source @ source)
+    noise *= 0.1 * np.linalg.norm(source) / np.linalg.norm(noise)
+    clean, other = level * source, level * np.roll(source, 900)
+    sources = np.stack([clean, other], 1)
+    estimates = np.stack([other + level * np.roll(noise, 900), clean + level * noise], 1)
+    measured = measure((sources.sum(1), sources.sum(1), sources, estimates, sources.sum(1)), ("si_snr",))
+    assert measured["si_snr"] == pytest.approx(20, abs=1e-6)
+
+
+@pytest.mark.parametrize("level", [1e-6, 1e4])
+def test_every_ratio_and_intelligibility_is_the_same_at_every_level(level):
+    signals, families = utterance(), ("si_snr", "sdr", "stoi", "estoi")
+    one, two = measure(signals, families), measure(tuple(level * x for x in signals), families)
+    for name in metric_names(families):
+        assert two[name] == pytest.approx(one[name], abs=1e-3), name
+
+
+@pytest.mark.parametrize("kind", ["silent source", "silent estimate", "no noise"])
+def test_what_is_silent_is_so_at_every_level(kind):
+    for level in (1e-6, 1e6):
+        measured = measure(tuple(level * x for x in degenerate(kind)), ("si_snr",))
+        assert measured["reasons"] == measure(degenerate(kind), ("si_snr",))["reasons"]
+
+
+def test_ratios_end_at_120_dB_and_silence_has_none_better():
+    tone = torch.sin(torch.arange(800, dtype=torch.float64))
+    assert float(exact_si_snr(tone, tone)) == pytest.approx(120, abs=0.1)
+    assert float(exact_si_snr(torch.zeros(800).double(), tone)) == 0
+    assert float(exact_si_snr(tone, torch.zeros(800).double())) == pytest.approx(-120)
+
+
+def test_outputs_of_most_energy_are_scored_and_never_those_that_fit_best():
+    mixture, clean, sources, estimates, enhanced = utterance()
+    loud = 5 * np.stack([mixture, np.roll(mixture, 40)], axis=1)
+    outputs = np.concatenate([0.01 * sources, loud], axis=1)  # the perfect ones are quiet
+    measured = measure((mixture, clean, sources, outputs, enhanced), ("si_snr",))
+    alone = measure((mixture, clean, sources, loud, enhanced), ("si_snr",))
+    assert measured["si_snr"] == pytest.approx(alone["si_snr"])
+    rest = 10 * np.log10(np.square(0.01 * sources).sum() / np.square(outputs).sum())
+    assert measured["rest_level"] == pytest.approx(rest) and "rest_level" not in alone
+    assert sorted(match_estimates(outputs, sources)) == [2, 3]
+
+
+def test_silent_further_outputs_are_reported_as_120_dB_below():
+    mixture, clean, sources, estimates, enhanced = utterance()
+    outputs = np.concatenate([0 * sources[:, :1], estimates], axis=1)
+    measured = measure((mixture, clean, sources, outputs, enhanced), ("si_snr",))
+    assert measured["rest_level"] == pytest.approx(-120)
+    assert measured["si_snri"] == measure((mixture, clean, sources, estimates, enhanced), ("si_snr",))["si_snri"]
 
 
 def test_order_scale_and_offset_of_the_estimates_do_not_matter():
@@ -172,6 +230,11 @@ def test_families_are_checked(monkeypatch):
     assert choose_families() == ["si_snr", "sdr", "stoi", "estoi"]  # neither what is missing nor what is slow
     assert choose_families(["all"]) == ["si_snr", "sdr", "stoi", "estoi", "dnsmos"]
     assert choose_families(["sdr", "sdr"]) == ["sdr"]
+
+
+def test_spaces_between_metrics_are_no_part_of_their_names():
+    assert choose_families("si_snr, sdr ,stoi".split(",")) == ["si_snr", "sdr", "stoi"]
+    assert choose_families([" all "]) == choose_families(["all"])
 
 
 def test_every_family_gives_the_names_it_promises():

@@ -110,6 +110,16 @@ def test_undefined_values_are_counted_on_the_page(tmp_path):
     assert "12: no noise" in Page(write_report(write_results(tmp_path / "out", examples=0))).text
 
 
+def test_the_heading_does_not_count_mixtures_whose_metric_is_undefined(tmp_path):
+    rows = [{"ID": str(k), "si_snri": 8.0 if k else None, "sdri": 9.0, "genders": "FM"} for k in range(5)]
+    Results(rows, ["si_snri", "sdri"]).save(tmp_path)
+    text = re.sub(r"\s+", " ", Page(write_report(tmp_path)).text)
+    assert re.search(r"<b>8.00</b>SI-SNRi \(dB\)<br><span class=.note.>of 4 of the 5</span>", text)
+    assert re.search(r"<b>9.00</b>SDRi \(dB\)</div>", text)
+    group = text[text.index("By gender") :]
+    assert re.search(r'<td class="n">5</td> <td class="n">8.00<br><span class="note">\[8.00, 8.00\] of 4</span>', group)
+
+
 def test_a_folder_without_results_is_named(tmp_path):
     with pytest.raises(UserError, match="holds no test_results.csv"):
         write_report(tmp_path)

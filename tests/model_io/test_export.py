@@ -17,9 +17,9 @@ from unified_sess.evaluation.metrics import FAMILIES
 from unified_sess.evaluation.results import Results
 from unified_sess.inference import UnifiedSeparation
 from unified_sess.model_io.export import export
-from unified_sess.model_io.model_card import METRICS
 from unified_sess.model_io.module_tree import build
 from unified_sess.utils.errors import UserError
+from unified_sess.utils.metric_names import METRIC_NAMES
 
 FILES = {
     "README.md", "config.json", "custom.py", "decoder.ckpt", "encoder.ckpt", "enhancer.ckpt", "hyperparams.yaml",
@@ -85,7 +85,7 @@ def test_card_without_numbers_says_so(tmp_path):
 
 
 def test_every_measure_has_a_name_in_the_card():
-    assert {name for names, _ in FAMILIES.values() for name in names} == set(METRICS)
+    assert {name for names, _ in FAMILIES.values() for name in names} <= set(METRIC_NAMES)
 
 
 def test_numbers_survive_saving(results, tmp_path):

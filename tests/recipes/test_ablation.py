@@ -101,19 +101,37 @@ def write_run(folder, row, seed, values, data):
     Results([{"ID": f"{data}{k}", "si_snri": v} for k, v in enumerate(values)], ["si_snri"]).save(run)
 
 
-def test_differences_are_paired_by_seed_and_mixture(recipe, tmp_path, monkeypatch):
+def core_rows(folder, seeds, monkeypatch):
+    """Two rows that differ by 0.5 dB, on mixtures that differ by far more; the table."""
     import ablation_table
 
     monkeypatch.setattr(ablation_table, "count_parameters", lambda folder: 1)
     random = np.random.default_rng(0)
-    hard = random.normal(0, 5, 60)  # how hard a mixture is: far larger than the differences
-    for seed in (1, 2, 3):
-        write_run(tmp_path, "separation-only", seed, hard + seed, "u")
-        write_run(tmp_path, "unified-gm", seed, hard + seed + random.normal(0.5, 0.1, 60), "u")
-    table = ablation_table.ablation_table(ablation_table.finished_runs(tmp_path)).set_index("row")
+    hard = random.normal(0, 5, 60)
+    for seed in seeds:
+        write_run(folder, "separation-only", seed, hard + seed, "u")
+        write_run(folder, "unified-gm", seed, hard + seed + random.normal(0.5, 0.1, 60), "u")
+    return ablation_table.ablation_table(ablation_table.finished_runs(folder))
+
+
+def test_differences_are_paired_by_seed_and_mixture(recipe, tmp_path, monkeypatch):
+    table = core_rows(tmp_path, range(1, 6), monkeypatch).set_index("row")
     row = table.loc["unified-gm"]
     assert 0.45 < row["low"] < row["difference"] < row["high"] < 0.55
-    assert np.isnan(table.loc["separation-only", "difference"]) and table.loc["separation-only", "seeds"] == 3
+    assert np.isnan(table.loc["separation-only", "difference"]) and table.loc["separation-only", "seeds"] == 5
+
+
+def test_three_seeds_are_points_because_drawing_them_again_covered_74_percent(recipe, tmp_path, monkeypatch):
+    import ablation_table
+
+    table = core_rows(tmp_path, (1, 2, 3), monkeypatch)
+    row = table.set_index("row").loc["unified-gm"]
+    assert np.isnan([row["low"], row["high"]]).all()
+    points = [float(point) for point in row["points"].split()]
+    assert len(points) == 3 and np.mean(points) == pytest.approx(row["difference"], abs=0.006)
+    cell = ablation_table.markdown(table).splitlines()[-1].split("|")[-3]
+    assert row["points"] in cell and "[" not in cell
+    assert ablation_table.difference_figure(table) is not None
 
 
 def test_every_row_with_two_losses_is_compared_with_their_sum(recipe):
@@ -124,13 +142,6 @@ def test_every_row_with_two_losses_is_compared_with_their_sum(recipe):
     assert sums.pop("three speakers, unified-gm") == "three speakers, unified"
     assert {sums[name] for name in ("unified-gm", "pcgrad", "remedy", "unified-gm, granularity global")} == {"unified"}
     assert not sums.keys() & {"unified", "cascade", "separation-only", "unified, lambda 1", "three speakers, unified"}
-
-
-def test_an_interval_over_seeds_is_as_wide_as_seeds_differ(recipe):
-    from ablation_table import two_level_interval
-
-    low, high = two_level_interval(np.array([[-1.0] * 50, [0.0] * 50, [1.0] * 50]))
-    assert low < -0.5 and high > 0.5  # a bootstrap over mixtures alone would give an interval of width 0
 
 
 def test_runs_of_different_mixtures_are_refused(recipe, tmp_path, monkeypatch):

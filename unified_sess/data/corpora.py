@@ -49,7 +49,13 @@ class Corpus(NamedTuple):
 
 
 def find_corpus(
-    data_folder, sample_rate=8000, mode=None, num_spks=None, train_split=None, parts=("train", "valid", "test")
+    data_folder,
+    sample_rate=8000,
+    mode=None,
+    num_spks=None,
+    train_split=None,
+    parts=("train", "valid", "test"),
+    exact=True,
 ):
     """Detect layout and number of speakers of a data folder.
 
@@ -67,6 +73,8 @@ def find_corpus(
         `train-360` or `train-100`; None takes the larger that is there.
     parts : sequence of str
         What has to be there.
+    exact : bool
+        Refuse another number of speakers than `num_spks`; False prefers that number where there are several corpora.
 
     Returns
     -------
@@ -95,7 +103,7 @@ def find_corpus(
         if not present:
             raise UserError(f"{root} has no {' or '.join(choices)} with {mixture}: the {part} part is missing")
         splits[part] = present[0]
-    if num_spks is not None and found != num_spks:
+    if exact and num_spks is not None and found != num_spks:
         raise UserError(
             f"{root} holds mixtures of {found} speakers but num_spks is {num_spks}: "
             f"give --num_spks {found} or another data folder"

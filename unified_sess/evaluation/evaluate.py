@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,16 +11,16 @@ import torch
 from tqdm import tqdm
 
 from unified_sess.data.corpora import find_corpus, prepare_manifests
-from unified_sess.data.manifest import read_manifest
+from unified_sess.data.manifest import Manifest, read_manifest
 from unified_sess.evaluation.examples import write_examples
-from unified_sess.evaluation.genders import mixture_genders
 from unified_sess.evaluation.measuring import default_jobs, measure_all
 from unified_sess.evaluation.metrics import choose_families, metric_names
 from unified_sess.evaluation.partial import Partial
 from unified_sess.evaluation.plots import read_train_log
 from unified_sess.evaluation.report import write_report
 from unified_sess.evaluation.results import Results
-from unified_sess.evaluation.tables import by_genders, by_input_snr
+from unified_sess.evaluation.speakers import mixture_genders
+from unified_sess.evaluation.tables import result_tables
 from unified_sess.model_io.results_folder import is_results_folder
 from unified_sess.network import UnifiedNetwork, enhanced_mixture
 from unified_sess.utils.audio import read_audio
@@ -30,19 +31,19 @@ PARTIAL_NAME = "test_results.partial"
 
 def evaluate_network(
     network,
-    manifest,
-    output_folder,
-    sample_rate,
-    device="cpu",
-    audio_examples=4,
-    limit=None,
-    metrics=None,
-    jobs=None,
-    progress=True,
-    title=None,
-    training_folder=None,
-    speakers=None,
-):
+    manifest: Manifest,
+    output_folder: str | Path,
+    sample_rate: int,
+    device: str | torch.device = "cpu",
+    audio_examples: int = 4,
+    limit: int | None = None,
+    metrics: Sequence[str] | None = None,
+    jobs: int | None = None,
+    progress: bool = True,
+    title: str | None = None,
+    training_folder: str | Path | None = None,
+    speakers: str | Path | None = None,
+) -> Results:
     """Measure every mixture; write `test_results.csv`, `test_results.json`, `report.html` and sound examples.
 
     Finished utterances are kept in `test_results.partial`: after a kill, the same call goes on behind them.
@@ -51,7 +52,7 @@ def evaluate_network(
     ---------
     network : UnifiedNetwork or object
         With `separate_batch` `[batch, time]` to `[batch, time, speakers]` and `enhance_batch` `[batch, time]` to
-        `[batch, time]`.
+        `[batch, time]`. It may give more outputs than there are sources: those of most energy are measured.
     manifest : unified_sess.data.manifest.Manifest
         The test part.
     output_folder : str or Path
@@ -103,9 +104,9 @@ def evaluate_network(
             partial.add(measured)
             bar.update()
     labelled = [partial.done[row.id] | {"genders": genders.get(row.id, "")} for row in rows]
-    results = Results(labelled, metric_names(metrics), {"sample_rate": sample_rate, "speakers": len(rows[0].sources)})
-    groups = {"by_input_snr": by_input_snr(results), "by_genders": by_genders(results)}
-    results.details |= {name: [group._asdict() for group in table] for name, table in groups.items()}
+    names = metric_names(metrics) + [name for name in ("rest_level",) if name in labelled[0]]
+    results = Results(labelled, names, {"sample_rate": sample_rate, "speakers": len(rows[0].sources)})
+    results.details["groups"] = {name: [g._asdict() for g in table] for name, table in result_tables(results).items()}
     write_examples(lambda x: run_network(network, x, device), rows, results, output_folder, sample_rate, audio_examples)
     results.save(output_folder)
     write_report(output_folder, title, training_folder)
@@ -114,7 +115,7 @@ def evaluate_network(
 
 
 @torch.no_grad()
-def run_network(network, mixture, device="cpu"):
+def run_network(network, mixture: np.ndarray, device: str | torch.device = "cpu") -> tuple[np.ndarray, np.ndarray]:
     """Mixture `[time]` to estimates `[time, speakers]` and the enhanced mixture `[time]`, as numpy arrays."""
     batch = torch.as_tensor(mixture).unsqueeze(0).to(device)
     if isinstance(network, UnifiedNetwork):  # both from one pass
@@ -140,19 +141,19 @@ def _fingerprint(network, rows, sample_rate, metrics):
 
 
 def evaluate_command(
-    data_folder,
-    model=None,
-    output="evaluation",
-    part="test",
-    mode=None,
-    metrics=("all",),
-    jobs=None,
-    limit=None,
-    device=None,
-    audio_examples=3,
-    progress=True,
-    speakers=None,
-):
+    data_folder: str | Path,
+    model: str | Path | None = None,
+    output: str | Path = "evaluation",
+    part: str = "test",
+    mode: str | None = None,
+    metrics: Sequence[str] = ("all",),
+    jobs: int | None = None,
+    limit: int | None = None,
+    device: str | None = None,
+    audio_examples: int = 3,
+    progress: bool = True,
+    speakers: str | Path | None = None,
+) -> Results:
     """What `unified-sess evaluate` does: measure a model on a corpus.
 
     Arguments
@@ -179,7 +180,8 @@ def evaluate_command(
     Raises
     ------
     UserError
-        Naming what is missing or does not fit, such as a model of three speakers on a corpus of two.
+        Naming what is missing or does not fit, such as a model of two speakers on a corpus of three. (More outputs
+        than speakers fit: those of most energy are measured.)
     """
     from unified_sess.inference.separation import UnifiedSeparation  # takes seconds, and training does without
 
@@ -187,7 +189,12 @@ def evaluate_command(
     model_folder = Path(model) if model is not None and is_results_folder(model) else None
     separation = UnifiedSeparation.from_pretrained(model, device=device)
     rate = separation.sample_rate
-    corpus = find_corpus(data_folder, rate, mode, separation.num_spks, parts=(part,))
+    corpus = find_corpus(data_folder, rate, mode, separation.num_spks, parts=(part,), exact=False)
+    if corpus.num_spks > separation.num_spks:
+        raise UserError(
+            f"{corpus.root} holds mixtures of {corpus.num_spks} speakers and the model separates {separation.num_spks}: "
+            f"give --model one for {corpus.num_spks} or more, or another --data-folder"
+        )
     manifests = prepare_manifests(corpus, Path(writable_folder(output)) / "manifests", progress)
     return evaluate_network(
         UnifiedNetwork(separation.mods),
@@ -206,7 +213,7 @@ def evaluate_command(
     )
 
 
-def summary_lines(results, output_folder):
+def summary_lines(results: Results, output_folder: str | Path) -> list[str]:
     """What a training run says at its end: separation, enhancement, conflict of the gradients, where the sounds are."""
     means = results.means()
 
@@ -214,11 +221,17 @@ def summary_lines(results, output_folder):
         if means.get(key) is None:
             return []
         improvement = "" if means.get(gain) is None else f" (improvement {means[gain]:.2f} dB)"
-        return [f"{name} {means[key]:.2f} dB{improvement}"]
+        count = min(results.count(metric) for metric in (key, gain) if means.get(metric) is not None)
+        of = f", of {count} mixtures" if count < len(results) else ""  # the others have no value
+        return [f"{name} {means[key]:.2f} dB{improvement}{of}"]
 
     lines = [f"Test: {len(results)} mixtures, means"]
     lines += line("  separation   SI-SNR", "si_snr", "si_snri") + line("  separation   SDR   ", "sdr", "sdri")
     lines += line("  enhancement  SI-SNR", "se_si_snr", "se_si_snri")
+    if means.get("rest_level") is not None:
+        lines.append(
+            f"  outputs beyond the {results.details['speakers']} of most energy: {means['rest_level']:.1f} dB of all"
+        )
     conflict = last_conflict_rate(output_folder)
     if conflict is not None:
         lines.append(f"  conflict rate of the two gradients in the last epoch: {100 * conflict:.1f} %")
@@ -227,7 +240,7 @@ def summary_lines(results, output_folder):
     return lines
 
 
-def last_conflict_rate(output_folder):
+def last_conflict_rate(output_folder: str | Path) -> float | None:
     """Share of conflicting pairs of gradients in the last epoch's log line, None where it was not logged."""
     rates = read_train_log(Path(output_folder) / "train_log.txt").get("train conflict_rate", np.array([]))
     rates = rates[np.isfinite(rates)]

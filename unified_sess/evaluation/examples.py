@@ -1,19 +1,22 @@
 """Sound examples of an evaluation, loud as the mixture they come from."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from unified_sess.evaluation.measuring import read_references
-from unified_sess.evaluation.results import JSON_NAME
-from unified_sess.evaluation.signals import best_permutation, mixture_scale
+from unified_sess.evaluation.results import JSON_NAME, Results
+from unified_sess.evaluation.signals import match_estimates, mixture_scale
 from unified_sess.utils.audio import read_audio, write_audio
 
 PEAK = 0.99
 
 
-def write_examples(network, rows, results, output_folder, sample_rate, count):
+def write_examples(
+    network: Callable, rows: list, results: Results, output_folder: str | Path, sample_rate: int, count: int
+) -> None:
     """Write `audio/<id>_{mixture,enhanced,s1_estimate,...,s1,...}.wav` of some rows and note them in the results.
 
     Arguments
@@ -40,7 +43,7 @@ def write_examples(network, rows, results, output_folder, sample_rate, count):
             write_audio(folder / f"{rows[k].id}_{name}.wav", signal, sample_rate)
 
 
-def choose_examples(results, count):
+def choose_examples(results: Results, count: int) -> list[int]:
     """Indices of `count` utterances in even ranks from the best SI-SNRi to the worst; the median is among them."""
     scores = results.values("si_snri")
     order = [k for k in np.argsort(-scores, kind="stable") if np.isfinite(scores[k])]
@@ -55,7 +58,7 @@ def _example(network, row, sample_rate):
     mixture = read_audio(row.mixture, sample_rate=sample_rate)[0]
     sources, _ = read_references(row, mixture, sample_rate)
     estimates, enhanced = (np.nan_to_num(x) for x in network(mixture))
-    estimates = mixture_scale(mixture, estimates[:, best_permutation(estimates, sources).numpy()])
+    estimates = mixture_scale(mixture, estimates[:, match_estimates(estimates, sources)])
     signals = {"mixture": mixture, "enhanced": mixture_scale(mixture, enhanced[:, None])[:, 0]}
     signals |= {f"s{k + 1}_estimate": signal for k, signal in enumerate(estimates.T)}
     signals |= {f"s{k + 1}": signal for k, signal in enumerate(sources.T)}

@@ -2,12 +2,14 @@
 
 import contextlib
 import os
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 
 import numpy as np
 
+from unified_sess.data.manifest import Row
 from unified_sess.evaluation.metrics import utterance_metrics
 from unified_sess.utils.audio import read_audio
 from unified_sess.utils.errors import UserError
@@ -16,13 +18,13 @@ ROWS_A_WORKER = 16  # a worker takes seconds to start: not worth it for less
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
-def measure(row, mixture, estimates, enhanced, sample_rate, metrics):
+def measure(row: Row, mixture, estimates, enhanced, sample_rate: int, metrics: Sequence[str]) -> dict:
     """Metrics of a row of a manifest, with its `ID`; see `utterance_metrics`."""
     sources, clean = read_references(row, mixture, sample_rate)
     return {"ID": row.id} | utterance_metrics(mixture, clean, sources, estimates, enhanced, sample_rate, metrics)
 
 
-def measure_all(tasks, jobs):
+def measure_all(tasks: Iterable[tuple], jobs: int) -> Iterator[dict]:
     """Yield `measure(*task)` of every task, in the order of completion.
 
     Arguments
@@ -56,13 +58,13 @@ def measure_all(tasks, jobs):
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def default_jobs(count):
+def default_jobs(count: int) -> int:
     """Worker processes worth starting for so many utterances."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(cores, count // ROWS_A_WORKER)
 
 
-def read_references(row, mixture, sample_rate):
+def read_references(row: Row, mixture: np.ndarray, sample_rate: int) -> tuple[np.ndarray, np.ndarray]:
     """Sources `[time, speakers]` and clean mixture `[time]` of a row; the latter is their sum where it has no file.
 
     Raises

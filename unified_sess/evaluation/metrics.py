@@ -1,5 +1,7 @@
 """Measures of one separated and enhanced mixture; what cannot be measured has a reason instead of a number."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from unified_sess.evaluation.perceptual import (
@@ -26,7 +28,9 @@ FAMILIES = {
 SLOW = ("dnsmos",)
 
 
-def utterance_metrics(mixture, clean, sources, estimates, enhanced, sample_rate, which=("si_snr", "sdr")):
+def utterance_metrics(
+    mixture, clean, sources, estimates, enhanced, sample_rate: int, which: Sequence[str] = ("si_snr", "sdr")
+) -> dict:
     """Measure one mixture.
 
     Arguments
@@ -43,7 +47,8 @@ def utterance_metrics(mixture, clean, sources, estimates, enhanced, sample_rate,
     Returns
     -------
     metrics : dict
-        A float or None for every name of `metric_names(which)`, and `reasons`: why each None is one. Ratios are in
+        A float or None for every name of `metric_names(which)`, and `reasons`: why each None is one. With more
+        estimates than sources also `rest_level`, see `Signals`. Ratios are in
         dB, means over the speakers under the best permutation. `si_snri` and `sdri` are improvements over the
         mixture, `se_` compares the enhanced mixture with the clean mixture (`se_si_snr_noisy`: before enhancement),
         `input_snr` is the clean mixture against the noise.
@@ -70,15 +75,17 @@ def utterance_metrics(mixture, clean, sources, estimates, enhanced, sample_rate,
             if isinstance(value, Undefined):
                 reasons[name] = str(value)
             metrics[name] = None if isinstance(value, Undefined) else float(value)
+    if signals.rest_level is not None:
+        metrics["rest_level"] = signals.rest_level
     return metrics | {"reasons": reasons}
 
 
-def metric_names(which):
+def metric_names(which: Sequence[str]) -> list[str]:
     """Names of the metrics of some families, in order."""
     return [name for family in which for name in FAMILIES[family][0]]
 
 
-def choose_families(which=None):
+def choose_families(which: Sequence[str] | None = None) -> list[str]:
     """Families of metrics that can be measured here.
 
     Arguments
@@ -92,6 +99,7 @@ def choose_families(which=None):
     UserError
         Naming the unknown family or the package that is missing.
     """
+    which = None if which is None else [family.strip() for family in which]
     if which is None or tuple(which) == ("all",):
         installed = [family for family in FAMILIES if missing_package(family) is None]
         return [family for family in installed if which is not None or family not in SLOW]

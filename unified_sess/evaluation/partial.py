@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+from pathlib import Path
 
 from unified_sess.utils.files import atomic_path
 
@@ -17,7 +18,7 @@ class Partial:
         What the values depend on; None keeps nothing of an earlier run.
     """
 
-    def __init__(self, path, fingerprint):
+    def __init__(self, path: Path, fingerprint: str | None):
         self.path, self.done = path, {}
         lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
         same = fingerprint is not None and lines[:1] == [json.dumps(fingerprint)]
@@ -29,11 +30,11 @@ class Partial:
             for entry in (fingerprint, *self.done.values()):
                 print(json.dumps(entry), file=file)
 
-    def __enter__(self):
+    def __enter__(self) -> "Partial":
         self.file = open(self.path, "a", encoding="utf-8")
         return self
 
-    def add(self, measured):
+    def add(self, measured: dict) -> None:
         """Keep the measures of an utterance."""
         self.done[measured["ID"]] = measured
         print(json.dumps(measured), file=self.file, flush=True)

@@ -10,7 +10,7 @@ import numpy as np
 import pystoi
 import soxr
 
-from unified_sess.evaluation.signals import Undefined, attempt, mixture_scale
+from unified_sess.evaluation.signals import Signals, Undefined, attempt, mixture_scale
 
 PESQ_BANDS = {8000: "nb", 16000: "wb"}
 DNSMOS_RATE = 16000  # Hz
@@ -18,27 +18,27 @@ DNSMOS_PEAK = 0.99
 PACKAGES = {"pesq": ("pesq",), "dnsmos": ("speechmos", "librosa", "onnxruntime", "requests")}
 
 
-def missing_package(family):
+def missing_package(family: str) -> str | None:
     """First package that a family of metrics needs and that is not installed, or None."""
     return next((name for name in PACKAGES.get(family, ()) if importlib.util.find_spec(name) is None), None)
 
 
-def stoi_metrics(signals):
+def stoi_metrics(signals: Signals) -> dict:
     """Short-time objective intelligibility, 0 to 1 (Taal et al. 2011)."""
     return _against_sources("stoi", lambda source, signal: _stoi(source, signal, signals.sample_rate, False), signals)
 
 
-def estoi_metrics(signals):
+def estoi_metrics(signals: Signals) -> dict:
     """Extended STOI (Jensen and Taal 2016)."""
     return _against_sources("estoi", lambda source, signal: _stoi(source, signal, signals.sample_rate, True), signals)
 
 
-def pesq_metrics(signals):
+def pesq_metrics(signals: Signals) -> dict:
     """PESQ: narrow band at 8 kHz (P.862), wide band at 16 kHz (P.862.2); about 1 (bad) to 4.5."""
     return _against_sources("pesq", lambda source, signal: _pesq(source, signal, signals.sample_rate), signals)
 
 
-def dnsmos_metrics(signals):
+def dnsmos_metrics(signals: Signals) -> dict:
     """DNSMOS P.835 (overall, speech, background) and P.808, 1 to 5, without a reference (Reddy et al. 2022)."""
     scores = attempt(_dnsmos_of_estimates, signals)
     if isinstance(scores, Undefined):

@@ -4,33 +4,22 @@ import re
 from pathlib import Path
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from scipy.signal import stft
 
-from unified_sess.evaluation.results import bootstrap_interval
-from unified_sess.evaluation.tables import label
+from unified_sess.evaluation.results import Results
+from unified_sess.evaluation.statistics import mean_interval
+from unified_sess.utils.figures import BLUE, ORANGE, figure_with_axes
+from unified_sess.utils.metric_names import headlines, metric_label
 
-BLUE, ORANGE, GREY = "#2a6f97", "#d1495b", "0.6"
 BIN_WIDTH = 2.5  # dB of a mean in the scatter plots
-FEWEST = 5  # utterances under which a bin has no mean
+FEWEST_UTTERANCES = 5  # under which a bin has no mean
 SPECTROGRAM_RANGE = 70  # dB
 WINDOW = 0.032  # s
 
 
-def figure_with_axes(width, height, columns=1, **kwargs):
-    """A figure and its axes, without pyplot's global state."""
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(1, columns, squeeze=False, **kwargs)[0]
-    for ax in axes:
-        ax.grid(alpha=0.25)
-        ax.spines[["top", "right"]].set_visible(False)
-    return figure, axes
-
-
-def improvement_figure(results):
+def improvement_figure(results: Results) -> Figure | None:
     """SI-SNRi of every utterance against the input SI-SNR and the input SNR, with means and 95 % intervals."""
     gain = results.values("si_snri")
     inputs = [("input SI-SNR of the mixture (dB), mean over the sources", results.values("si_snr") - gain)]
@@ -40,7 +29,7 @@ def improvement_figure(results):
         return None
     figure, axes = figure_with_axes(10, 3.8, len(inputs), sharey=True)
     for ax, (name, x) in zip(axes, inputs):
-        _scatter_with_means(ax, x, gain)
+        _scatter_with_means(ax, x, gain, results.speakers())
         ax.axhline(0, color="black", linewidth=0.8)
         ax.set_xlabel(name)
     axes[0].set_ylabel("SI-SNRi (dB)")
@@ -48,24 +37,24 @@ def improvement_figure(results):
     return figure
 
 
-def _scatter_with_means(ax, x, y):
+def _scatter_with_means(ax, x, y, speakers):
     size = np.clip(4000 / len(x), 4, 20)
     ax.scatter(x, y, s=size, color=BLUE, alpha=0.6, linewidths=0, label="an utterance")
     bins = np.floor(x / BIN_WIDTH)
-    found = [b for b in sorted(set(bins[np.isfinite(bins)])) if np.isfinite(y[bins == b]).sum() >= FEWEST]
+    found = [b for b in sorted(set(bins[np.isfinite(bins)])) if np.isfinite(y[bins == b]).sum() >= FEWEST_UTTERANCES]
     if not found:
         return
     middles = [np.nanmean(x[bins == b]) for b in found]
     means = np.array([np.nanmean(y[bins == b]) for b in found])
-    ends = np.array([bootstrap_interval(y[bins == b]) for b in found]).T
-    errors = np.abs(ends - means)
+    ends = np.array([mean_interval(np.where(bins == b, y, np.nan), speakers) for b in found], dtype=float).T
+    errors = np.nan_to_num(np.abs(ends - means))
     style = {"color": ORANGE, "marker": "o", "markersize": 4, "capsize": 2}
     ax.errorbar(middles, means, errors, label=f"mean of each {BIN_WIDTH} dB", **style)
 
 
-def distribution_figure(results, metrics=("si_snri", "sdri", "se_si_snri", "stoi", "estoi", "pesq")):
+def distribution_figure(results: Results) -> Figure | None:
     """Histograms with mean and median."""
-    metrics = [m for m in metrics if m in results.metrics and np.isfinite(results.values(m)).any()]
+    metrics = [metric for metric in headlines(results.metrics) if results.count(metric)]
     if not metrics:
         return None
     figure, axes = figure_with_axes(11, 2.9, len(metrics), sharey=True)
@@ -75,19 +64,19 @@ def distribution_figure(results, metrics=("si_snri", "sdri", "se_si_snri", "stoi
         ax.hist(values, bins=min(30, 5 + len(values) // 8), color=BLUE, alpha=0.6)
         ax.axvline(values.mean(), color=ORANGE)
         ax.axvline(np.median(values), color="black", linestyle=":")
-        ax.set_xlabel(label(metric))
+        ax.set_xlabel(metric_label(metric))
         ax.set_title(f"mean {values.mean():.2f} (red)\nmedian {np.median(values):.2f} (dots)", fontsize=8, loc="left")
     axes[0].set_ylabel("utterances")
     return figure
 
 
-def enhancement_figure(results):
+def enhancement_figure(results: Results) -> Figure | None:
     """SI-SNR of the mixture after enhancement against before."""
     before, after = results.values("se_si_snr_noisy"), results.values("se_si_snr")
     if not np.isfinite(before + after).any():
         return None
     figure, (ax,) = figure_with_axes(4.8, 3.8)
-    _scatter_with_means(ax, before, after)
+    _scatter_with_means(ax, before, after, results.speakers())
     low, high = np.nanmin(before), np.nanmax(before)
     ax.plot([low, high], [low, high], color="black", linewidth=0.8, label="no change")
     ax.set_xlabel("SI-SNR of the noisy mixture (dB)")
@@ -96,7 +85,7 @@ def enhancement_figure(results):
     return figure
 
 
-def read_train_log(path):
+def read_train_log(path: str | Path) -> dict[str, np.ndarray]:
     """Curves of SpeechBrain's text log: name such as `valid si_snri` to `[epochs]`, NaN where it lacks."""
     text = Path(path).read_text(encoding="utf-8") if Path(path).is_file() else ""
     epochs = []
@@ -115,7 +104,7 @@ def read_train_log(path):
     return {name: np.array([values.get(name, np.nan) for values in epochs]) for name in names}
 
 
-def training_figure(curves):
+def training_figure(curves: dict[str, np.ndarray]) -> Figure | None:
     """Losses, validation SI-SNRi, learning rate and conflict rate over the epochs; None without a log."""
     panels = [
         ("L_SS (dB, negative SI-SNR)", ("train loss_ss", "valid loss_ss"), "linear"),
@@ -147,7 +136,7 @@ def _drawable(values, scale):
     return np.isfinite(values) & ((values > 0) | (scale != "log"))
 
 
-def spectrogram_figure(signal, sample_rate, loudest=None):
+def spectrogram_figure(signal: np.ndarray, sample_rate: int, loudest: float | None = None) -> Figure:
     """Spectrogram of a signal `[time]`; `loudest` (dB) is the top of the colours, by default that of the signal."""
     level = spectrogram(signal, sample_rate)
     loudest = level.max() if loudest is None else loudest
@@ -162,7 +151,7 @@ def spectrogram_figure(signal, sample_rate, loudest=None):
     return figure
 
 
-def spectrogram(signal, sample_rate):
+def spectrogram(signal: np.ndarray, sample_rate: int) -> np.ndarray:
     """Level in dB, `[frequencies, frames]`."""
     size = max(16, round(WINDOW * sample_rate))
     _, _, values = stft(signal, sample_rate, nperseg=size, noverlap=size * 3 // 4)

@@ -4,13 +4,12 @@ import fast_bss_eval
 import numpy as np
 import torch
 
-from unified_sess.evaluation.signals import Undefined, attempt, difference, silent
-from unified_sess.losses import si_snr
+from unified_sess.evaluation.signals import Signals, Undefined, attempt, difference, si_snr, silent
 
 TAPS = 512  # of BSS Eval's distortion filter
 
 
-def si_snr_metrics(signals):
+def si_snr_metrics(signals: Signals) -> dict:
     """SI-SNR of the estimates and of the enhanced mixture (Le Roux et al. 2019), and the input SNR."""
 
     def of(estimates, targets, *needed):
@@ -21,7 +20,7 @@ def si_snr_metrics(signals):
     after = attempt(of, signals.estimates, signals.sources, "sources", "estimates")
     before = attempt(of, mixture, signals.sources, "sources", "mixture")
     enhanced = attempt(of, signals.enhanced, signals.clean, "clean", "enhanced")
-    if silent(noise):
+    if silent(noise, signals.level):
         noisy = snr = Undefined("the mixture has no noise")
     else:
         noisy = attempt(of, mixture, signals.clean, "clean", "mixture")
@@ -36,7 +35,7 @@ def si_snr_metrics(signals):
     }
 
 
-def sdr_metrics(signals):
+def sdr_metrics(signals: Signals) -> dict:
     """SDR of BSS Eval version 3 (Vincent et al. 2006), under the permutation of the best SIR."""
 
     def of(function, estimates, *needed):

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
+from unified_sess.evaluation.speakers import mixture_speakers
+from unified_sess.evaluation.statistics import mean, mean_interval
 from unified_sess.utils.errors import UserError
 from unified_sess.utils.files import atomic_path
 
 CSV_NAME, JSON_NAME = "test_results.csv", "test_results.json"
-LABELS = ("genders",)  # columns of text
-RESAMPLES = 2000
+LABELS = ("genders", "people", "room", "speakers")  # columns of text
 
 
 class Results:
@@ -21,7 +22,8 @@ class Results:
     Arguments
     ---------
     rows : list of dict
-        `ID`, a float or None for every metric, `reasons` (metric to text), and labels.
+        `ID`, a float or None for every metric, `reasons` (metric to text), and labels, all of them text: `genders`,
+        `people` (how many), `room`, `speakers` (names with a space between; without them the `ID` tells, if it can).
     metrics : list of str
         Names of the metrics, in order.
     details : dict
@@ -34,43 +36,53 @@ class Results:
     {'si_snri': 10.0}
     """
 
-    def __init__(self, rows, metrics, details=None):
+    def __init__(self, rows: list[dict], metrics: list[str], details: dict | None = None):
         self.rows = rows
         self.metrics = list(metrics)
         self.details = dict(details or {})
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.rows)
 
-    def values(self, metric):
+    def values(self, metric: str) -> np.ndarray:
         """All values of a metric `[utterances]`, NaN where it is undefined."""
         return np.array([np.nan if row.get(metric) is None else row[metric] for row in self.rows], dtype=float)
 
-    def means(self):
+    def speakers(self) -> list[frozenset[str]] | None:
+        """Who speaks in each utterance, None where that is not known of all."""
+        if self.rows and all(row.get("speakers") for row in self.rows):
+            return [frozenset(row["speakers"].split()) for row in self.rows]
+        return mixture_speakers([row["ID"] for row in self.rows])
+
+    def count(self, metric: str) -> int:
+        """Utterances where a metric is defined."""
+        return int(np.isfinite(self.values(metric)).sum())
+
+    def means(self) -> dict[str, float | None]:
         """Mean of every metric over the utterances where it is defined, None where it never is."""
         return {metric: mean(self.values(metric)) for metric in self.metrics}
 
-    def metric_summary(self):
+    def metric_summary(self) -> dict[str, dict]:
         """Mean, interval, count and reasons of every metric, as plain data."""
-        metrics = {}
+        metrics, speakers = {}, self.speakers()
         for metric in self.metrics:
             values = self.values(metric)
             undefined = [row for row in self.rows if row.get(metric) is None]
             reasons = Counter(row.get("reasons", {}).get(metric, "unknown") for row in undefined)
             metrics[metric] = {
                 "mean": _rounded(mean(values)),
-                "interval_95": [_rounded(x) for x in bootstrap_interval(values)],
-                "count": int(np.isfinite(values).sum()),
+                "interval_95": [_rounded(x) for x in mean_interval(values, speakers)],
+                "count": self.count(metric),
                 "undefined": dict(sorted(reasons.items())),
             }
         return metrics
 
-    def summary(self):
+    def summary(self) -> dict:
         """What `test_results.json` holds."""
         reasons = {row["ID"]: row["reasons"] for row in self.rows if row.get("reasons")}
         return {"utterances": len(self), "metrics": self.metric_summary(), **self.details, "reasons": reasons}
 
-    def save(self, folder):
+    def save(self, folder: str | Path) -> None:
         """Write `test_results.csv` (last row: the means) and `test_results.json`; each appears whole or not at all."""
         labels = [name for name in LABELS if any(row.get(name) for row in self.rows)]
         path = Path(folder) / CSV_NAME
@@ -84,7 +96,7 @@ class Results:
             Path(temporary).write_text(json.dumps(self.summary(), indent=2) + "\n", encoding="utf-8")
 
 
-def load_results(folder):
+def read_results(folder: str | Path) -> Results:
     """Read the results of a folder that `Results.save` wrote.
 
     Raises
@@ -116,36 +128,6 @@ def load_results(folder):
     for row in rows:
         row["reasons"] = details.get("reasons", {}).get(row["ID"], {})
     return Results(rows, metrics, {k: v for k, v in details.items() if k not in ("utterances", "metrics", "reasons")})
-
-
-def mean(values):
-    """Mean of the finite values as a float, None where there is none."""
-    finite = values[np.isfinite(values)]
-    return float(finite.mean()) if len(finite) else None
-
-
-def bootstrap_interval(values, resamples=RESAMPLES, seed=0):
-    """95 % interval of the mean by the percentile bootstrap (Efron 1979).
-
-    Arguments
-    ---------
-    values : numpy.ndarray
-        One value an utterance; NaN are left out.
-    resamples, seed : int
-        Number of resamples and seed of the draw: the same values give the same interval.
-
-    Returns
-    -------
-    low, high : float
-        None, None where fewer than two values are defined.
-    """
-    values = values[np.isfinite(values)]
-    if len(values) < 2:
-        return None, None
-    generator = np.random.default_rng(seed)
-    means = [generator.choice(values, len(values)).mean() for _ in range(resamples)]
-    low, high = np.percentile(means, [2.5, 97.5])
-    return float(low), float(high)
 
 
 def _rounded(value):

@@ -5,33 +5,10 @@ from typing import NamedTuple
 import numpy as np
 
 from unified_sess.evaluation.results import Results
+from unified_sess.utils.metric_names import headlines
 
-GROUP_METRICS = ("si_snri", "sdri", "se_si_snri", "estoi", "pesq")
 SNR_STEP = 5  # dB
 OUTER_STEPS = 3  # bins on each side of 0 dB before all that is further out falls together
-
-# What readers see: name, unit, meaning.
-LABELS = {
-    "si_snr": ("SI-SNR", "dB", "separated sources"),
-    "si_snri": ("SI-SNRi", "dB", "separated sources, improvement over the mixture"),
-    "sdr": ("SDR", "dB", "separated sources, BSS Eval"),
-    "sdri": ("SDRi", "dB", "separated sources, improvement over the mixture"),
-    "se_si_snr": ("SI-SNR, enhanced", "dB", "enhanced mixture against the clean mixture"),
-    "se_si_snr_noisy": ("SI-SNR, noisy", "dB", "noisy mixture against the clean mixture"),
-    "se_si_snri": ("SI-SNRi, enhanced", "dB", "improvement of the mixture by enhancement"),
-    "input_snr": ("Input SNR", "dB", "clean mixture against the noise"),
-    "stoi": ("STOI", "", "separated sources"),
-    "stoi_mixture": ("STOI, mixture", "", "the mixture against each source"),
-    "estoi": ("ESTOI", "", "separated sources"),
-    "estoi_mixture": ("ESTOI, mixture", "", "the mixture against each source"),
-    "pesq": ("PESQ", "", "separated sources"),
-    "pesq_mixture": ("PESQ, mixture", "", "the mixture against each source"),
-    "dnsmos_ovrl": ("DNSMOS overall", "", "separated sources, no reference"),
-    "dnsmos_sig": ("DNSMOS speech", "", "separated sources, no reference"),
-    "dnsmos_bak": ("DNSMOS background", "", "separated sources, no reference"),
-    "dnsmos_p808": ("DNSMOS P.808", "", "separated sources, no reference"),
-    "dnsmos_ovrl_mixture": ("DNSMOS overall, mixture", "", "the mixture"),
-}
 
 
 class Group(NamedTuple):
@@ -42,13 +19,17 @@ class Group(NamedTuple):
     metrics: dict
 
 
-def label(metric):
-    """Name and unit of a metric as readers see it, such as `SI-SNRi (dB)`."""
-    name, unit, _ = LABELS.get(metric, (metric, "", ""))
-    return f"{name} ({unit})" if unit else name
+def result_tables(results: Results) -> dict[str, list[Group]]:
+    """All groups that results can be parted into, by what they share; without those that are not known."""
+    tables = {
+        "people and room": by_label(results, "people", "room"),
+        "input SNR": by_input_snr(results),
+        "gender of the speakers": by_label(results, "genders"),
+    }
+    return {name: groups for name, groups in tables.items() if groups}
 
 
-def by_input_snr(results):
+def by_input_snr(results: Results) -> list[Group]:
     """Groups of `SNR_STEP` dB of the input SNR, from noisy to clean; empty without noise."""
     if "input_snr" not in results.metrics:
         return []
@@ -63,13 +44,17 @@ def by_input_snr(results):
     return [_group(name(floor), results, floors == floor) for floor in sorted(set(floors[np.isfinite(floors)]))]
 
 
-def by_genders(results):
-    """Groups of the genders that speak, such as `FM`; empty where they are not known."""
-    genders = np.array([row.get("genders") or "" for row in results.rows])
-    return [_group(name, results, genders == name) for name in sorted(set(genders) - {""})]
+def by_label(results: Results, *names: str) -> list[Group]:
+    """Groups of the values of labels, such as `genders` or (`people`, `room`); empty where they are not known.
+
+    Utterances that lack one of the labels are in no group.
+    """
+    values = [tuple(row.get(name) or "" for name in names) for row in results.rows]
+    found = sorted({value for value in values if all(value)})
+    return [_group(", ".join(value), results, [own == value for own in values]) for value in found]
 
 
 def _group(name, results, chosen):
     rows = [row for row, taken in zip(results.rows, chosen) if taken]
-    part = Results(rows, [metric for metric in GROUP_METRICS if metric in results.metrics])
+    part = Results(rows, headlines(results.metrics))
     return Group(name, len(rows), part.metric_summary())

@@ -9,9 +9,7 @@ import torch
 import yaml
 from speechbrain.utils.logger import get_logger
 
-from unified_sess.evaluation.results import CSV_NAME
-from unified_sess.evaluation.results import load_results as load_measures
-from unified_sess.model_io.model_card import evaluations_of, write_model_card
+from unified_sess.model_io.model_card import MEASURES, evaluations_of, write_model_card
 from unified_sess.model_io.model_files import CONFIG, save_model
 from unified_sess.model_io.module_tree import TreeDumper, as_yaml
 from unified_sess.model_io.results_folder import load_results
@@ -80,7 +78,7 @@ def export(results, folder, half=False, plain=False):
     if folder.exists() and results.exists() and os.path.samefile(results, folder):
         raise UserError(f"{folder} is the results folder itself: give another folder for the model")
     config, modules = load_results(results)
-    evaluations = evaluations_of(load_measures(results)) if (results / CSV_NAME).is_file() else []
+    evaluations = evaluations_of(results)
     if half:
         _halve(modules)
     writable_folder(folder)
@@ -91,7 +89,7 @@ def export(results, folder, half=False, plain=False):
     write_model_card(folder, config, modules, evaluations)
     save_model(folder, config, modules)
     if not evaluations:
-        logger.warning(f"{results} has no {CSV_NAME}: the model card carries no numbers")
+        logger.warning(f"{results} has no {MEASURES}: the model card carries no numbers")
     return folder
 
 

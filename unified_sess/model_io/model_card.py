@@ -1,32 +1,15 @@
 """The README.md of a model folder, with the hub's metadata header."""
 
+import json
 from pathlib import Path
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from unified_sess.utils.errors import UserError
 from unified_sess.utils.files import atomic_path
+from unified_sess.utils.metric_names import metric_label
 
-METRICS = {  # in test_results.csv: as people write them
-    "si_snr": "SI-SNR (dB)",
-    "si_snri": "SI-SNRi (dB)",
-    "sdr": "SDR (dB)",
-    "sdri": "SDRi (dB)",
-    "se_si_snr": "SI-SNR of the enhanced mixture (dB)",
-    "se_si_snri": "SI-SNRi of the enhanced mixture (dB)",
-    "se_si_snr_noisy": "SI-SNR of the noisy mixture against the clean one (dB)",
-    "input_snr": "SNR of the mixture (dB)",
-    "stoi": "STOI",
-    "stoi_mixture": "STOI of the mixture",
-    "estoi": "ESTOI",
-    "estoi_mixture": "ESTOI of the mixture",
-    "pesq": "PESQ",
-    "pesq_mixture": "PESQ of the mixture",
-    "dnsmos_ovrl": "DNSMOS overall",
-    "dnsmos_sig": "DNSMOS speech",
-    "dnsmos_bak": "DNSMOS background",
-    "dnsmos_p808": "DNSMOS P.808",
-    "dnsmos_ovrl_mixture": "DNSMOS overall of the mixture",
-}
+MEASURES = "test_results.json"  # what the evaluation of a training leaves in its results folder
 BODY = """
 # {title}
 
@@ -99,21 +82,34 @@ def write_model_card(folder, config, modules, evaluations=(), title="Speech enha
         Path(temporary).write_text(f"---\n{data.to_yaml()}\n---\n{text}", encoding="utf-8")
 
 
-def evaluations_of(results):
-    """Means of a `unified_sess.evaluation.results.Results` as the hub's records."""
-    return [
-        EvalResult(
-            task_type="audio-to-audio",
-            task_name="Speech separation",
-            dataset_type="test",
-            dataset_name=f"{len(results)} mixtures of the test part",
-            metric_type=name,
-            metric_name=METRICS.get(name, name),
-            metric_value=round(value, 4),
-        )
-        for name, value in results.means().items()
-        if value is not None
-    ]
+def evaluations_of(results: str | Path) -> list[EvalResult]:
+    """What the evaluation of a training measured, as the hub's records; none where it was not measured.
+
+    Raises
+    ------
+    UserError
+        Naming the summary in the results folder that cannot be read.
+    """
+    path = Path(results) / MEASURES
+    if not path.is_file():
+        return []
+    try:
+        summary = json.loads(path.read_text(encoding="utf-8"))
+        measured = {name: entry for name, entry in summary["metrics"].items() if entry["mean"] is not None}
+        return [
+            EvalResult(
+                task_type="audio-to-audio",
+                task_name="Speech separation",
+                dataset_type="test",
+                dataset_name=f"{entry['count']} mixtures of the test part",  # those where it is defined
+                metric_type=name,
+                metric_name=metric_label(name),
+                metric_value=entry["mean"],
+            )
+            for name, entry in measured.items()
+        ]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise UserError(f"{path} is no summary of results: evaluate again") from None
 
 
 def read_evaluations(folder):
@@ -127,6 +123,6 @@ def read_evaluations(folder):
 def _table(evaluations):
     if not evaluations:
         return "It was not measured on a test part."
-    lines = ["| measure | mean |", "|---|---|"]
-    lines += [f"| {e.metric_name or e.metric_type} | {e.metric_value} |" for e in evaluations]
-    return f"Means over {evaluations[0].dataset_name}:\n\n" + "\n".join(lines)
+    lines = ["| measure | mean | over |", "|---|---|---|"]
+    lines += [f"| {e.metric_name or e.metric_type} | {e.metric_value} | {e.dataset_name} |" for e in evaluations]
+    return "\n".join(lines)

@@ -4,11 +4,10 @@ import csv
 from pathlib import Path
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from unified_sess.utils.errors import UserError
+from unified_sess.utils.figures import new_figure
 from unified_sess.utils.files import atomic_path
 
 LONGEST_LABEL = 80  # characters
@@ -61,7 +60,7 @@ def cosine_figure(names, epochs, cosine):
     """Heat map of the mean cosine of G_SE and G_SS, `[layers, epochs]`; red is conflict, grey is undefined."""
     labels = [_shortened(name) for name in names]
     width = 2.2 + 0.075 * max(map(len, labels)) + min(8.0, max(3.5, 0.3 * len(epochs)))
-    figure = _figure(width, 1.5 + max(1.5, ROW_HEIGHT * len(names)))
+    figure = new_figure(width, 1.5 + max(1.5, ROW_HEIGHT * len(names)))
     axes = figure.add_subplot()
     finite = np.abs(cosine[np.isfinite(cosine)])
     # A layer of one number has cosine 1 or -1 always: such layers must not bleach the rest.
@@ -89,7 +88,7 @@ def cosine_figure(names, epochs, cosine):
 
 def conflict_figure(names, epochs, rate):
     """Mean conflict rate of each part over the epochs, with the spread of all layers; `rate` is `[layers, epochs]`."""
-    figure = _figure(7.5, 4)
+    figure = new_figure(7.5, 4)
     axes = figure.add_subplot()
     defined = np.isfinite(rate).any(axis=0)
     x = np.asarray(epochs)[defined]
@@ -119,12 +118,6 @@ def conflict_figure(names, epochs, rate):
     axes.set_title("How often the SE gradient opposes the SS gradient", fontsize=10, loc="left")
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
-    return figure
-
-
-def _figure(width, height):
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
     return figure
 
 

@@ -177,7 +177,7 @@ def test_a_drawn_set_made_again_from_its_metadata_is_the_same_bit_for_bit(folder
 
 
 def test_genders_of_a_made_set_are_found(made):
-    from unified_sess.evaluation.genders import mixture_genders
+    from unified_sess.evaluation.speakers import mixture_genders
 
     ids = [path.stem for path in sorted(made.rglob("mix_both/*.wav"))]
     assert set(mixture_genders([*ids, "10-1-0000_10-1-0001"], made / "Libri2Mix" / "wav8k" / "min").values()) == {"FF"}

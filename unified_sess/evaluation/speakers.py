@@ -1,4 +1,4 @@
-"""Which genders speak in a mixture, as far as the corpus says."""
+"""Who speaks in a mixture, and of which gender, as far as its name and the corpus say."""
 
 import csv
 import re
@@ -6,12 +6,34 @@ from pathlib import Path
 
 from unified_sess.utils.errors import UserError
 
-# A mixture may carry a number of its own behind the utterances.
+# LibriMix: speaker-chapter-utterance of each; a mixture may carry a number of its own behind the utterances.
 UTTERANCE = re.compile(r"(?:^|_)(\d+)-\d+-\d+(?=_|$)")
+NAMES = (
+    UTTERANCE,
+    re.compile(r"(?:^|_)([0-9a-z]{3})[0-9a-z]{5}_-?\d+(?:\.\d+)?(?=_|$)"),  # WHAM!: utterance of WSJ, level
+    re.compile(r"(?<=_)(\d+)-\d+(?=_|$)"),  # the demo corpus: number, then speaker-sentence of each
+)
 SEARCH_DEPTH = 4  # folders above the mixtures, far enough from `.../Libri2Mix/wav8k/min` to its neighbours
 
 
-def mixture_genders(ids, data_root, speakers=None):
+def mixture_speakers(ids: list[str]) -> list[frozenset[str]] | None:
+    """Who speaks in each mixture, by the names of LibriMix, WHAM! and the demo corpus.
+
+    None where not every name is of one such kind: then nothing is known of whom mixtures share.
+
+    Example
+    -------
+    >>> [sorted(people) for people in mixture_speakers(["14-1-0_19-2-0", "19-2-0_19-4-0_7"])]
+    [['14', '19'], ['19']]
+    """
+    for pattern in NAMES:
+        speakers = [frozenset(pattern.findall(name)) for name in ids]
+        if speakers and all(speakers):
+            return speakers
+    return None
+
+
+def mixture_genders(ids: list[str], data_root: str | Path, speakers: str | Path | None = None) -> dict[str, str]:
     """Genders of each mixture, sorted, such as `FM`.
 
     Known from LibriSpeech's `SPEAKERS.TXT` (the speaker is the first number of an utterance) or from the columns
@@ -42,13 +64,13 @@ def mixture_genders(ids, data_root, speakers=None):
     for folder in folders:
         for path in (folder / "SPEAKERS.TXT", folder / "LibriSpeech" / "SPEAKERS.TXT"):
             if path.is_file():
-                known = _of_speakers(ids, read_speakers(path)) | known
+                known = _of_speakers(ids, read_sexes(path)) | known
         for path in sorted(folder.glob("metadata/*.csv")):
             known = _of_metadata(path) | known
     return {name: known[name] for name in ids if name in known}
 
 
-def read_speakers(path):
+def read_sexes(path: str | Path) -> dict[str, str]:
     """Sex of every speaker in a `SPEAKERS.TXT`, by id."""
     lines = Path(path).read_text(encoding="utf-8", errors="replace").splitlines()
     cells = [[cell.strip() for cell in line.split("|")] for line in lines if line and not line.startswith(";")]
@@ -57,7 +79,7 @@ def read_speakers(path):
 
 def _given_speakers(path):
     path = path / "SPEAKERS.TXT" if path.is_dir() else path
-    sexes = read_speakers(path) if path.is_file() else {}
+    sexes = read_sexes(path) if path.is_file() else {}
     if not sexes:
         raise UserError(f"{path} is no SPEAKERS.TXT of LibriSpeech: give that file")
     return sexes
