@@ -47,13 +47,13 @@ def test_each_fault_is_found(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("extension", ["wav", "flac", "mp3"])
-def test_a_truncated_file_is_unreadable(tmp_path, extension):
+def test_a_truncated_file_is_named(tmp_path, extension):
     write(tmp_path / "a.wav")
     path = tmp_path / f"half.{extension}"
     write(path, np.tile(GOOD, 10))
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
-    assert faults(tmp_path)["unreadable"] == [path.name]
+    assert faults(tmp_path) == {"truncated": [path.name]}
 
 
 def test_nan_is_unreadable(tmp_path):

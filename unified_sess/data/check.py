@@ -4,13 +4,13 @@ import functools
 import os
 import re
 from collections import Counter, defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-import soundfile
 
 from unified_sess.data.own_folders.speech_folders import list_audio
-from unified_sess.utils.audio import audio_info, sound_path
+from unified_sess.utils.audio import open_stream
 from unified_sess.utils.errors import UserError
 from unified_sess.utils.parallel import parallel_map
 
@@ -29,13 +29,14 @@ BLOCK = 2**16  # frames read at a time
 SHOWN = 5
 
 
-def check_data(folder, workers=None):
+def check_data(folder: str | os.PathLike, workers: int | None = None) -> dict[str, list[str]]:
     """Check every audio file under a folder.
 
     Returns
     -------
     report : dict
-        Lists of names: `unreadable` (also truncated, or with NaN), `silent` (peak under -80 dB, whatever the constant
+        Lists of names: `unreadable` (also with NaN), `truncated` (the header promises more; what there is can be used),
+        `silent` (peak under -80 dB, whatever the constant
         offset), `clipped` (4 samples in a row at full scale), `mis-rated` (not the rate of its `wav8k`/`wav16k` folder,
         or not the most common one), `too short` (under 0.5 s), `unequal` (mixture, sources and noise of different
         lengths), `incomplete` (a mixture without a source or the reverse) and `leaking speakers` (see
@@ -50,7 +51,7 @@ def check_data(folder, workers=None):
     job = functools.partial(_check_file, str(folder))
     results = parallel_map(job, files, workers or len(os.sched_getaffinity(0)), "check")
     found = dict(zip(files, results, strict=True))
-    report = {name: [] for name in ("unreadable", "silent", "clipped", "mis-rated", "too short")}
+    report = {name: [] for name in ("unreadable", "truncated", "silent", "clipped", "mis-rated", "too short")}
     groups = defaultdict(Counter)
     for path, (_, rate, _) in found.items():
         groups[_rate_group(path)][rate] += rate is not None
@@ -64,7 +65,7 @@ def check_data(folder, workers=None):
     return report
 
 
-def run_check(folder, workers=None):
+def run_check(folder: str | os.PathLike, workers: int | None = None) -> int:
     """Print the faults with counts and first names; return the exit status, 1 where there are any."""
     report = check_data(folder, workers)
     for fault, names in report.items():
@@ -78,7 +79,7 @@ def run_check(folder, workers=None):
     return 0
 
 
-def leaking_speakers(files):
+def leaking_speakers(files: Iterable[str]) -> list[str]:
     """Speakers that occur in more than one split, with the splits.
 
     A split is a folder such as `train-360`, `dev`, `tt`. Speakers are read off LibriSpeech's and LibriMix's file
@@ -136,30 +137,30 @@ def _check_file(folder, path):
     full = os.path.join(folder, path)
     lowest, highest, frames, clipped = np.inf, -np.inf, 0, False
     try:
-        expected = audio_info(full).frames
-        with soundfile.SoundFile(sound_path(full)) as file:
-            rate = file.samplerate
-            edge = FULL_SCALE_8_BIT if file.subtype.endswith(("U8", "S8")) else FULL_SCALE
-            run = np.zeros(CLIPPED_RUN - 1, bool)  # the end of the block before
-            size = -1 if file.format == "MP3" else BLOCK  # between its blocks soundfile seeks, which harms MP3
-            while len(block := file.read(size, dtype="float32", always_2d=True)):
-                frames += len(block)
-                low, high = float(block.min()), float(block.max())
-                loudest = max(high, -low)
-                if not np.isfinite(loudest):
-                    return ["unreadable"], None, None
-                lowest, highest = min(lowest, low), max(highest, high)
-                at_edge = (
-                    np.concatenate([run, (np.abs(block) >= edge).any(1)]) if loudest >= edge else np.zeros(0, bool)
-                )
-                clipped = clipped or _longest_run(at_edge) >= CLIPPED_RUN
-                run = at_edge[1 - CLIPPED_RUN :]
-    except (UserError, soundfile.SoundFileError, RuntimeError, OSError):
+        stream = open_stream(full)
+        edge = FULL_SCALE_8_BIT if stream.subtype.endswith(("U8", "S8")) else FULL_SCALE
+        run = np.zeros(CLIPPED_RUN - 1, bool)  # the end of the block before
+        for block in stream.blocks(BLOCK):
+            frames += len(block)
+            low, high = float(block.min()), float(block.max())
+            loudest = max(high, -low)
+            if not np.isfinite(loudest):
+                return ["unreadable"], None, None
+            lowest, highest = min(lowest, low), max(highest, high)
+            at_edge = np.concatenate([run, (np.abs(block) >= edge).any(1)]) if loudest >= edge else np.zeros(0, bool)
+            clipped = clipped or _longest_run(at_edge) >= CLIPPED_RUN
+            run = at_edge[1 - CLIPPED_RUN :]
+    except (UserError, OSError):
         return ["unreadable"], None, None
-    if frames < expected:
+    if not frames:
         return ["unreadable"], None, None
-    faults = [name for name, found in (("silent", highest - lowest < 2 * SILENT_PEAK), ("clipped", clipped)) if found]
-    return faults + ["too short"] * (frames < MIN_SECONDS * rate), rate, frames
+    found = {
+        "truncated": stream.missing > 0,
+        "silent": highest - lowest < 2 * SILENT_PEAK,
+        "clipped": clipped,
+        "too short": frames < MIN_SECONDS * stream.sample_rate,
+    }
+    return [name for name, there in found.items() if there], stream.sample_rate, frames
 
 
 def _longest_run(flags):

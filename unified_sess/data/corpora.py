@@ -10,7 +10,7 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 from unified_sess.data.manifest import ROOT, write_manifest
-from unified_sess.utils.audio import AUDIO_EXTENSIONS, audio_info
+from unified_sess.utils.audio import audio_info, is_audio
 from unified_sess.utils.errors import UserError
 from unified_sess.utils.files import atomic_path
 
@@ -238,7 +238,7 @@ def _folders(corpus):
 def _files(folder):
     if not folder.is_dir():
         return {}
-    return {p.stem: p for p in sorted(folder.iterdir()) if p.suffix.lower() in AUDIO_EXTENSIONS and p.name[0] != "."}
+    return {p.stem: p for p in sorted(folder.iterdir()) if is_audio(p.name) and p.name[0] != "."}
 
 
 def _fingerprint(corpus, split, files):
@@ -254,6 +254,8 @@ def _fingerprint(corpus, split, files):
 def _common_length(corpus, paths):
     infos = [audio_info(path) for path in paths]
     for path, info in zip(paths, infos):
+        if info.missing:
+            raise UserError(f"{path} is truncated: it lacks the {info.missing:.2f} s at its end; copy or make it again")
         if info.channels != 1:
             raise UserError(f"{path} has {info.channels} channels where 1 is expected: convert it to mono")
         if info.sample_rate != corpus.sample_rate:

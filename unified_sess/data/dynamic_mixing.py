@@ -7,13 +7,12 @@ import os
 from pathlib import Path
 
 import numpy as np
-import soundfile
 import soxr
 import torch
 
 from unified_sess.data import mixing
-from unified_sess.data.own_folders.speech_folders import index_folder, read_speakers
-from unified_sess.utils.audio import sound_path
+from unified_sess.data.own_folders.speaker_tables import read_speakers
+from unified_sess.data.own_folders.speech_folders import index_folder, read_recording
 from unified_sess.utils.errors import UserError
 
 DEFAULT_SECONDS = 4
@@ -30,7 +29,7 @@ class DynamicMixingDataset(torch.utils.data.Dataset):
     Arguments
     ---------
     speech_folder, noise_folder : str or Path
-        Any depth, wav, flac, ogg or mp3, at `sample_rate` or another rate; `noise_folder` None mixes without noise.
+        Any depth, any sound files, at `sample_rate` or another rate; `noise_folder` None mixes without noise.
     index_folder : str or Path
         Where the measures of the files are kept.
     sample_rate : int
@@ -197,7 +196,7 @@ def _resample(signal, rate, new_rate):
 
 
 class _Reader:
-    """Reads parts of a folder's recordings, first channel, float32 `[time]`.
+    """Reads parts of a folder's recordings, one channel, float32 `[time]`.
 
     Parts of a file are the same whether it is kept or not.
     """
@@ -216,20 +215,4 @@ class _Reader:
         return self.kept[recording.path][start:stop]
 
     def _read(self, recording, start, stop):
-        path = os.path.join(self.folder, recording.path)
-        try:
-            with soundfile.SoundFile(sound_path(path)) as file:
-                skip = 0
-                if file.format == "MP3":  # behind a seek its decoder lacks the frames before, which it needs
-                    skip = start
-                elif start:
-                    file.seek(start)
-                signal = file.read(stop - start + skip, dtype="float32", always_2d=True)[skip:]
-                if file.samplerate != recording.sample_rate or len(signal) < min(stop, recording.frames) - start:
-                    raise RuntimeError("it has another rate or length than before")
-        except (soundfile.SoundFileError, RuntimeError, OSError) as error:
-            reason = error if os.path.exists(path) else "it does not exist"
-            raise UserError(
-                f"cannot read {path} ({reason}): was it changed after the training began? Run the same command again"
-            ) from None
-        return np.ascontiguousarray(signal[:, 0])
+        return read_recording(self.folder, recording, start, stop)

@@ -1,6 +1,5 @@
 """Index folders of speech or noise once: speaker, length, loudness and voice activity of every file."""
 
-import csv
 import functools
 import json
 import logging
@@ -9,18 +8,29 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import soundfile
 
 from unified_sess.data import mixing
-from unified_sess.utils.audio import AUDIO_EXTENSIONS, sound_path
+from unified_sess.data.own_folders.speaker_tables import speaker_of
+from unified_sess.utils.audio import (
+    AUDIO_EXTENSIONS,
+    Levels,
+    choose_channel,
+    is_audio,
+    measure_levels,
+    of_size,
+    open_stream,
+    read_audio,
+    read_blocks,
+)
 from unified_sess.utils.errors import UserError, writable_folder
 from unified_sess.utils.files import append_lines
 from unified_sess.utils.parallel import parallel_map
 
 ACTIVITY_FRAME = 0.1  # seconds
-VERSION = 2  # of the measures: an index of another version is measured again
+VERSION = 3  # of the measures: an index of another version is measured again
 ACTIVITY_RANGE = 20.0  # dB under the loudest frame that still counts as voice; breath and room are mostly softer
 BLOCK = 60  # seconds of a long recording that are measured at a time, a whole number of activity frames
+WORTH_SAYING = 0.1  # s that a file may lack without a word
 GATE = 10.0  # LU under the mean at which a block of a long recording no longer counts
 
 logger = logging.getLogger(__name__)
@@ -34,6 +44,8 @@ class Recording(NamedTuple):
     frames, sample_rate : length in samples at its own rate in Hz.
     loudness : LUFS.
     activity : `[stretches, 2]`, begin and end in seconds of what is not pause.
+    channel : the one that is heard, from 0; None is the mean of all.
+    offset : constant that is taken out of it.
     """
 
     path: str
@@ -42,9 +54,11 @@ class Recording(NamedTuple):
     sample_rate: int
     loudness: float
     activity: np.ndarray
+    channel: int | None = 0
+    offset: float = 0.0
 
 
-def list_audio(folder):
+def list_audio(folder: str | os.PathLike) -> list[str]:
     """Audio files at any depth, also behind links, relative to the folder, sorted; hidden ones are left out."""
     folder = str(folder)
     if not os.path.isdir(folder):
@@ -62,106 +76,69 @@ def list_audio(folder):
         visited.add(real)
         inside[:] = [name for name in inside if name[0] != "."]
         below = os.path.relpath(place, folder)
-        files += [
-            os.path.normpath(os.path.join(below, name))
-            for name in names
-            if name[0] != "." and os.path.splitext(name)[1].lower() in AUDIO_EXTENSIONS
-        ]
+        files += [os.path.normpath(os.path.join(below, name)) for name in names if name[0] != "." and is_audio(name)]
     if not files:
         raise UserError(f"{folder} holds no audio ({', '.join(AUDIO_EXTENSIONS)})")
     return sorted(files)
 
 
-def speaker_of(path, speakers=None):
-    """Speaker of a relative path: from a table, from LibriSpeech's file names, else the first folder.
-
-    Raises
-    ------
-    UserError
-        When the path tells no speaker.
-    """
-    parts = path.split(os.sep)
-    name = parts[-1]
-    stem = os.path.splitext(name)[0]
-    if speakers is not None:
-        found = speakers.get(path) or speakers.get(name) or speakers.get(stem)
-        if found is None:
-            raise UserError(f"the speaker table has no row for {path}: add one, or move the file away")
-        return found
-    fields = stem.split("-")
-    if len(parts) >= 3 and len(fields) == 3 and parts[-3:-1] == fields[:2]:
-        return fields[0]
-    if len(parts) < 2:
-        raise UserError(f"{path} has no speaker folder: use one folder a speaker, or give a CSV with path,speaker")
-    return parts[0]
-
-
-def read_speakers(path):
-    """Read a CSV of two columns, path and speaker, as a dictionary.
-
-    A path is relative to the speech folder; a file name alone, with or without extension, will do where it is unique.
-
-    Raises
-    ------
-    UserError
-        Naming the file, and the row that cannot be used.
-    """
-    speakers = {}
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            rows = csv.DictReader(file)
-            if not {"path", "speaker"} <= set(rows.fieldnames or ()):
-                raise UserError(f"{path} is no speaker table: its first row must be path,speaker")
-            for row in rows:
-                name, speaker = (row["path"] or "").strip(), (row["speaker"] or "").strip()
-                if not name or not speaker:
-                    raise UserError(f"{path} row {rows.line_num}: no {'speaker' if name else 'path'}")
-                name = os.path.normpath(name)
-                if speakers.setdefault(name, speaker) != speaker:
-                    raise UserError(
-                        f"{path} row {rows.line_num}: {name} has the speakers {speakers[name]} and {speaker}"
-                    )
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(f"cannot read the speaker table {path} ({reason}): give a CSV in UTF-8") from None
-    if not speakers:
-        raise UserError(f"{path} has no rows: name the speaker of every file")
-    return speakers
-
-
-def active_stretches(power):
+def active_stretches(power: np.ndarray) -> np.ndarray:
     """First and last+1 frame of stretches whose power is within 20 dB of the greatest, flat `[2 * stretches]`."""
     active = power > max(power.max() * 10 ** (-ACTIVITY_RANGE / 10), 1e-12)
     return np.flatnonzero(np.diff(np.concatenate([[0], active.astype(int), [0]])))
 
 
-def measure(folder, path):
-    """Measure the first channel of a file, a minute at a time.
+def measure(folder: str | os.PathLike, path: str) -> list | None:
+    """Measure a file, a minute at a time: the channel that separation would take, without its constant offset.
 
     Returns
     -------
     measured : list
-        Frames, rate in Hz, loudness in LUFS (None of silence) and active stretches in tenths of a second, flat; None
-        where the file cannot be read.
+        Frames, rate in Hz, loudness in LUFS (None of silence), active stretches in tenths of a second, flat, channel
+        (None is the mean), offset and missing seconds; None where the file cannot be read.
     """
-    frames, powers, levels = 0, [], []
+    full = Path(folder) / path
     try:
-        with soundfile.SoundFile(sound_path(Path(folder) / path)) as file:
-            rate = file.samplerate
-            step = max(1, round(ACTIVITY_FRAME * rate))
-            # Between blocks soundfile seeks, which harms MP3.
-            size = -1 if file.format == "MP3" else round(BLOCK / ACTIVITY_FRAME) * step
-            while len(block := file.read(size, dtype="float32", always_2d=True)):
-                signal = block[:, 0]
-                frames += len(signal)
-                frames_of_block = np.pad(signal, (0, -len(signal) % step), mode="edge").reshape(-1, step)
-                powers.append(frames_of_block.var(1))  # without a constant offset, which is no sound
-                levels.append((len(signal), mixing.measure_loudness(signal, rate)))
-    except (soundfile.SoundFileError, RuntimeError, OSError):
+        stream = open_stream(full)
+        several = stream.channels > 1  # which one to take is known after a first look at all of it
+        levels = measure_levels(full)[1] if several else Levels(1)
+        chosen = choose_channel(levels, path=path).channel
+        powers, loudness = [], []
+        step = max(1, round(ACTIVITY_FRAME * stream.sample_rate))
+        for block in of_size(read_blocks(full, opened=stream), round(BLOCK / ACTIVITY_FRAME) * step):
+            if not np.isfinite(block).all():
+                return None
+            if not several:
+                levels.add(block)
+            signal = block.mean(axis=1) if chosen is None else block[:, chosen]
+            frames_of_block = np.pad(signal, (0, -len(signal) % step), mode="edge").reshape(-1, step)
+            powers.append(frames_of_block.var(1))  # without a constant offset, which is no sound
+            loudness.append((len(signal), mixing.measure_loudness(signal, stream.sample_rate)))
+    except (UserError, OSError):
         return None
-    if not frames or not all(np.isfinite(power).all() for power in powers):
+    if not levels.frames:
         return None
-    return [frames, rate, _mean_loudness(levels), active_stretches(np.concatenate(powers)).tolist()]
+    choice = choose_channel(levels, path=path)
+    stretches = active_stretches(np.concatenate(powers)).tolist()
+    mean = _mean_loudness(loudness)
+    return [levels.frames, stream.sample_rate, mean, stretches, choice.channel, choice.offset, stream.missing]
+
+
+def read_recording(folder: str | os.PathLike, recording: Recording, start: int, stop: int) -> np.ndarray:
+    """Frames `start` to `stop` (or the end) of a recording's channel, without its offset, float32 `[time]`.
+
+    Raises
+    ------
+    UserError
+        Naming the file, when it cannot be read or has changed.
+    """
+    path = os.path.join(folder, recording.path)
+    channel = "mean" if recording.channel is None else recording.channel + 1
+    try:
+        signal, _ = read_audio(path, start, min(stop, recording.frames), recording.sample_rate, channel)
+    except UserError as error:
+        raise UserError(f"{error}: was it changed after the training began? Run the same command again") from None
+    return signal - np.float32(recording.offset) if recording.offset else signal
 
 
 def _mean_loudness(levels):
@@ -176,7 +153,13 @@ def _mean_loudness(levels):
     return float(mean(loudness > mean(loudness > -np.inf) - GATE))
 
 
-def index_folder(folder, index_file, speakers=None, workers=1, noise=False):
+def index_folder(
+    folder: str | os.PathLike,
+    index_file: str | os.PathLike,
+    speakers: dict[str, str] | None = None,
+    workers: int = 1,
+    noise: bool = False,
+) -> list[Recording]:
     """Measure every file of a folder once and keep the measures in a file, by path, size and time of change.
 
     Arguments
@@ -201,7 +184,7 @@ def index_folder(folder, index_file, speakers=None, workers=1, noise=False):
         When the folder holds nothing usable or a file tells no speaker.
     """
     files = list_audio(folder)
-    names = {path: "" if noise else speaker_of(path, speakers) for path in files}
+    names = {path: "" if noise else speaker_of(path, speakers, folder) for path in files}
     stamps = {path: _stamp(os.path.join(folder, path)) for path in files}
     known = _read_index(index_file, stamps, names)
     new = [path for path in files if path not in known]
@@ -230,7 +213,7 @@ def _recording(path, speaker, measured):
     if measured is None or measured[2] is None or not measured[3]:
         return None
     activity = np.array(measured[3], np.float32).reshape(-1, 2) * np.float32(ACTIVITY_FRAME)
-    return Recording(path, speaker, *measured[:3], activity)
+    return Recording(path, speaker, *measured[:3], activity, *measured[4:6])
 
 
 def _read_index(index_file, stamps, names):
@@ -252,11 +235,20 @@ def _read_index(index_file, stamps, names):
 def _measure_new(folder, index_file, new, stamps, names, workers):
     """Measure files, and add them to the index one by one."""
     writable_folder(Path(index_file).parent)
-    measured = {}
+    measured, truncated, one_sided = {}, [], []
     with append_lines(index_file) as append:
         job = functools.partial(measure, folder)
         results = parallel_map(job, new, workers, f"measure {folder}")
         for path, result in zip(new, results, strict=True):
             append([path, stamps[path], result])
             measured[path] = _recording(path, names[path], result)
+            if result is not None and result[-1] > WORTH_SAYING:
+                truncated.append(f"{path} ({result[-1]:.1f} s)")
+            if result is not None and result[4]:
+                one_sided.append(f"{path} (channel {result[4] + 1})")
+    if truncated:
+        logger.warning("%s: %d files lack their end, what there is trains: %s", folder, len(truncated), truncated[0])
+    if one_sided:
+        said = "%s: %d files have their sound in one channel, which is taken: %s"
+        logger.info(said, folder, len(one_sided), one_sided[0])
     return measured

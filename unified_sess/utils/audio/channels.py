@@ -8,6 +8,7 @@ from unified_sess.utils.errors import UserError
 
 CANCELLED = 6.0  # dB that the mean may lie under the loudest channel
 OFFSET = 0.01  # share of the sound's power from which on a constant offset is taken out; less costs nothing
+ALIKE = 0.98  # of the greatest power: of channels as loud as that the first is taken
 Channel = int | Literal["mean"] | None
 
 
@@ -78,7 +79,7 @@ def choose_channel(levels: Levels, channel: Channel = None, path: str = "the rec
     powers, channels = levels.powers, len(levels.powers) - 1
     check_channel(channel, channels, path)
     taken, notes = channels, []  # the last one is the mean
-    loudest = int(powers[:-1].argmax())
+    loudest = int(np.argmax(powers[:-1] >= ALIKE * powers[:-1].max()))
     if isinstance(channel, int):
         taken = channel - 1
     elif channel is None and powers[-1] < powers[loudest] * 10 ** (-CANCELLED / 10):

@@ -89,7 +89,7 @@ def open_stream(path: str | os.PathLike, stream: int | None = None) -> SoundStre
     """
     path = os.fspath(path)
     if not os.path.isfile(path):
-        raise UserError(f"cannot read {path} as audio ({_no_file(path)})")
+        raise UserError(f"cannot read {path} ({_no_file(path)})")
     if stream is not None and stream > 1 and not media_available():
         raise UserError(f"--stream {stream} of {path}: {INSTALL}")
     if stream is not None and stream < 1:

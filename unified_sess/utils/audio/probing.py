@@ -4,7 +4,7 @@ import collections
 import math
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -93,6 +93,21 @@ def read_blocks(
     opened = opened or open_stream(path, stream)
     size = max(1024, min(math.ceil(BLOCK * opened.sample_rate), SAMPLES_AT_ONCE // opened.channels))
     return opened.blocks(size)
+
+
+def of_size(blocks: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:
+    """Pieces of exactly `size` samples (the last one of fewer) from pieces `[time, channels]` of any size."""
+    waiting: list[np.ndarray] = []
+    count = 0
+    for block in blocks:
+        waiting.append(block)
+        count += len(block)
+        while count >= size:
+            joined = np.concatenate(waiting)
+            yield joined[:size]
+            waiting, count = [joined[size:]], count - size
+    if count:
+        yield np.concatenate(waiting)
 
 
 _known: collections.OrderedDict = collections.OrderedDict()

@@ -83,7 +83,7 @@ def _quickly(path, start, stop, sample_rate, channel):
             return (_channel(block, channel), file.samplerate) if len(block) == stop - start else None
     except READ_ERRORS as error:
         if not os.path.exists(path):
-            raise UserError(f"cannot read {path} as audio ({read_reason(error, path)})") from None
+            raise UserError(f"cannot read {path} ({read_reason(error, path)})") from None
         return None
 
 
