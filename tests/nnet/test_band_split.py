@@ -1,5 +1,7 @@
 """The network on bands: every frequency is heard, complex masks, runs of the cell, and no future where it is causal."""
 
+import io
+
 import pytest
 import torch
 
@@ -125,3 +127,21 @@ def test_bands_that_do_not_fit_are_named():
         BandSplitNet(33, bands=[[8, 2], [24, 6]])
     with pytest.raises(ValueError, match="multiples of their widths"):
         BandSplitNet(33, bands=[[9, 2], [24, 6]])
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_the_exported_network_takes_any_length(causal):
+    """Regression: the exporter took the example's number of frames for that of every signal."""
+    onnxruntime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnx")
+    network, file = small(causal=causal, repeats=2), io.BytesIO()
+    axes = {"features": {0: "batch", 2: "frames"}}
+    torch.onnx.export(
+        network, (torch.randn(1, 66, 21),), file, dynamo=False, input_names=["features"], dynamic_axes=axes
+    )
+    session = onnxruntime.InferenceSession(file.getvalue())
+    for shape in ((1, 66, 21), (2, 66, 40), (1, 66, 2)):
+        features = torch.randn(*shape)
+        (masks,) = session.run(None, {"features": features.numpy()})
+        with torch.no_grad():
+            assert torch.allclose(torch.from_numpy(masks), network(features), atol=1e-4)

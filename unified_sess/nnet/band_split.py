@@ -132,11 +132,12 @@ class _Split(nn.Module):
 
     def forward(self, parts):
         x = F.pad(parts, (0, self.missing, *self.context)).transpose(1, 2)  # [batch, frames, 3, frequencies]
-        frames = parts.shape[2]
+        batch, _, frames, _ = parts.shape
         x = torch.cat([x[:, k : k + frames] for k in range(CONTEXT)], dim=2)
         points, start = [], 0
         for (size, width), linear in zip(self.bands, self.bands_in):
-            band = x[..., start : start + size].unflatten(3, (size // width, width))
+            # Not unflatten, here and below: ONNX would take the length of the example for that of every signal.
+            band = x[..., start : start + size].reshape(batch, frames, CONTEXT * PARTS, size // width, width)
             points.append(linear(band.transpose(2, 3).flatten(3)))
             start += size
         return self.norm(torch.cat(points, dim=2))
@@ -158,15 +159,15 @@ class _Masks(nn.Module):
             linear.bias.data.unflatten(1, (num_spks, 2, -1))[:, :, 0] = 1.0
 
     def forward(self, x, features):
-        x = self.shared(x)
-        masks, start = [], 0
+        batch, frames, *_ = x.shape
+        x, masks, start = self.shared(x), [], 0
         for (size, width), linear in zip(self.bands, self.bands_out):
             points = size // width
-            mask = linear(x[:, :, start : start + points]).unflatten(3, (2 * self.num_spks, width))
+            mask = linear(x[:, :, start : start + points]).reshape(batch, frames, points, 2 * self.num_spks, width)
             masks.append(mask.transpose(2, 3).flatten(3))  # [batch, frames, 2 * masks, size]
             start += points
-        masks = torch.cat(masks, dim=3)[..., : self.frequencies].unflatten(2, (self.num_spks, 2))
-        real, imaginary = masks.permute(2, 3, 0, 4, 1).unbind(1)  # [masks, batch, frequencies, frames]
+        masks = torch.cat(masks, dim=3)[..., : self.frequencies].permute(2, 0, 3, 1)
+        real, imaginary = masks[::2], masks[1::2]  # [masks, batch, frequencies, frames]
         return _as_factors(real, imaginary, features)
 
 
@@ -180,9 +181,7 @@ class _LinearOfEach(nn.Module):
         self.bias = nn.Parameter(torch.empty(points, outputs).uniform_(-bound, bound))
 
     def forward(self, x):
-        batch, frames = x.shape[:2]
-        y = torch.matmul(x.flatten(0, 1).transpose(0, 1), self.weight)  # [points, batch * frames, outputs]
-        return (y.transpose(0, 1) + self.bias).unflatten(0, (batch, frames))
+        return torch.matmul(x.transpose(1, 2), self.weight).transpose(1, 2) + self.bias
 
 
 def _as_factors(real, imaginary, features):
