@@ -101,7 +101,9 @@ def export(
 
 @app.command()
 def evaluate(
-    data_folder: Annotated[Path, typer.Option(help="LibriMix, WHAM! or WHAMR! folder; its test part is measured.")],
+    data_folder: Annotated[
+        Path, typer.Option(help="LibriMix, WHAM!, WHAMR! or conversations; the test part is measured.")
+    ],
     model: Model = None,
     output_dir: Annotated[Path, typer.Option(help="Folder of test_results.csv and the report.")] = Path("evaluation"),
     mode: Annotated[str | None, typer.Option(help="min or max; without it the one that is there, min first.")] = None,
@@ -113,6 +115,8 @@ def evaluate(
     device: Device = None,
 ):
     """Measure a model on the test part of a corpus.
+
+    A set of conversations has measures of its own: whole tracks, voices on their tracks, who speaks when, how many.
 
     \b
     unified-sess evaluate --model my-model --data-folder Libri2Mix --output-dir measured

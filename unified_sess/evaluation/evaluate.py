@@ -12,6 +12,12 @@ from tqdm import tqdm
 
 from unified_sess.data.corpora import find_corpus, prepare_manifests
 from unified_sess.data.manifest import Manifest, read_manifest
+from unified_sess.evaluation.conversation_set import (
+    conversation_lines,
+    evaluate_conversations,
+    find_conversations,
+    read_conversations,
+)
 from unified_sess.evaluation.examples import write_examples
 from unified_sess.evaluation.measuring import default_jobs, measure_all
 from unified_sess.evaluation.metrics import choose_families, metric_names
@@ -159,7 +165,8 @@ def evaluate_command(
     Arguments
     ---------
     data_folder : str or Path
-        LibriMix, WHAM! or WHAMR! corpus; of it only `part` has to be there.
+        LibriMix, WHAM! or WHAMR! corpus, or a set of conversations (see `conversation_set.py`, which has measures of
+        its own); of it only `part` has to be there.
     model : str or Path
         Exported folder, results folder of a training, or hub id; None takes the model shipped with the package.
     output : str or Path
@@ -189,6 +196,11 @@ def evaluate_command(
     model_folder = Path(model) if model is not None and is_results_folder(model) else None
     separation = UnifiedSeparation.from_pretrained(model, device=device)
     rate = separation.sample_rate
+    title = f"{Path(str(model)).name if model else 'shipped model'} on {Path(data_folder).resolve().name}"
+    conversations = find_conversations(data_folder, rate, part)
+    if conversations is not None:
+        rows = read_conversations(conversations)
+        return evaluate_conversations(separation, rows, output, limit, progress, title, model_folder)
     corpus = find_corpus(data_folder, rate, mode, separation.num_spks, parts=(part,), exact=False)
     if corpus.num_spks > separation.num_spks:
         raise UserError(
@@ -207,7 +219,7 @@ def evaluate_command(
         metrics=metrics,
         jobs=jobs,
         progress=progress,
-        title=f"{Path(str(model)).name if model else 'shipped model'} on {Path(data_folder).resolve().name}",
+        title=title,
         training_folder=model_folder,
         speakers=speakers,
     )
@@ -215,6 +227,8 @@ def evaluate_command(
 
 def summary_lines(results: Results, output_folder: str | Path) -> list[str]:
     """What a training run says at its end: separation, enhancement, conflict of the gradients, where the sounds are."""
+    if results.details.get("unit") == "conversations":
+        return conversation_lines(results)
     means = results.means()
 
     def line(name, key, gain):
