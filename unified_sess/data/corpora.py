@@ -255,7 +255,7 @@ def _common_length(corpus, paths):
     infos = [audio_info(path) for path in paths]
     for path, info in zip(paths, infos):
         if info.missing:
-            raise UserError(f"{path} is truncated: it lacks the {info.missing:.2f} s at its end; copy or make it again")
+            raise UserError(f"{path} is truncated or damaged: it lacks {info.missing:.2f} s; copy or make it again")
         if info.channels != 1:
             raise UserError(f"{path} has {info.channels} channels where 1 is expected: convert it to mono")
         if info.sample_rate != corpus.sample_rate:

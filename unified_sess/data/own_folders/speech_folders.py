@@ -247,7 +247,7 @@ def _measure_new(folder, index_file, new, stamps, names, workers):
             if result is not None and result[4]:
                 one_sided.append(f"{path} (channel {result[4] + 1})")
     if truncated:
-        logger.warning("%s: %d files lack their end, what there is trains: %s", folder, len(truncated), truncated[0])
+        logger.warning("%s: %d files lack a part, what there is trains: %s", folder, len(truncated), truncated[0])
     if one_sided:
         said = "%s: %d files have their sound in one channel, which is taken: %s"
         logger.info(said, folder, len(one_sided), one_sided[0])

@@ -100,7 +100,7 @@ class Recording:
         """What the user should know, each to be read behind the file's name."""
         notes = [self.choice.note] if self.choice.note else []
         if self.shortfall > WORTH_SAYING:
-            notes.append(f"lacks the {self.shortfall:.1f} s at its end: what there is was separated")
+            notes.append(f"lacks {self.shortfall:.1f} s of what its header promises: what there is was separated")
         return notes
 
     def blocks(self, sample_rate: int, progress: Callable[[float], object] | None = None) -> Iterator[np.ndarray]:

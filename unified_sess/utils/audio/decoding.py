@@ -2,12 +2,14 @@
 
 import functools
 import os
+import re
 from collections.abc import Iterator
 
 import numpy as np
 import soundfile
 import soxr
 
+from unified_sess.utils.audio import au
 from unified_sess.utils.audio.flac import UNKNOWN, flac_layout
 from unified_sess.utils.audio.formats import MEDIA_EXTENSIONS
 from unified_sess.utils.audio.media import INSTALL, MediaStream, media_available
@@ -17,6 +19,10 @@ from unified_sess.utils.audio.parts import Layout, PartFile, id3_size
 from unified_sess.utils.audio.wav import is_wav, wav_layout
 from unified_sess.utils.errors import UserError
 
+# What libsndfile says of a header that promises more bytes of samples than there are, and what pipes write there.
+CUT_OFF = re.compile(r"(?:SSND|Data Size) *: (\d+) \(should be (\d*[1-9]\d*)\)")
+FLAC_BLOCK = 4096  # samples that one damaged frame costs
+UNKNOWN_SIZE = 2**31 - 8192
 READ_ERRORS = (soundfile.SoundFileError, RuntimeError, OSError, TypeError)
 
 
@@ -46,6 +52,9 @@ class SoundStream:
         with self._open(self._parts[0]) as file:
             self.sample_rate, self.channels, self.subtype = file.samplerate, file.channels, file.subtype
             self.frames = file.frames  # as its header says
+            cut = CUT_OFF.search(file.extra_info) if file.format in ("AIFF", "AU") else None
+            if cut and int(cut[2]) < int(cut[1]) < UNKNOWN_SIZE:
+                self.missing += (int(cut[1]) / int(cut[2]) - 1) * file.frames / file.samplerate
 
     def blocks(self, size: int) -> Iterator[np.ndarray]:
         """Yields the sound in pieces of at most about `size` frames, float32, `[time, channels]`."""
@@ -55,13 +64,37 @@ class SoundStream:
             except READ_ERRORS:
                 continue  # a joined piece that cannot be read; the others can
             with file:
-                promised, count = file.frames if file.format == "FLAC" else 0, 0
-                blocks = _alike(_read(file, size), file, self.sample_rate, self.channels)
-                for block in blocks:
-                    count += len(block)
-                    yield block
-                if promised < UNKNOWN:
-                    self.missing += max(0, promised - count) / file.samplerate
+                yield from _alike(self._all_of(part, file, size), file, self.sample_rate, self.channels)
+
+    def _all_of(self, part, file, size):
+        """Blocks of an open part; FLAC goes on behind damage, where silence keeps the time."""
+        count, promised = 0, file.frames if file.format == "FLAC" and file.frames < UNKNOWN else 0
+        for block in _read(file, size):
+            count += len(block)
+            yield block
+        while count < promised:
+            place, skip = None, FLAC_BLOCK
+            while place is None and count + skip < promised:
+                with self._open(part) as again:
+                    blocks = _read(again, size)
+                    try:
+                        again.seek(count + skip)
+                        block = next(blocks, None)
+                    except READ_ERRORS:
+                        block = None
+                    if block is not None:
+                        place = count + skip
+                        self.missing += skip / file.samplerate
+                        yield np.zeros((skip, file.channels), np.float32)
+                        while block is not None:
+                            place += len(block)
+                            yield block
+                            block = next(blocks, None)
+                skip *= 2
+            if place is None:
+                self.missing += (promised - count) / file.samplerate
+                return
+            count = place
 
     def _open(self, part):
         return _Forward(sound_path(self.path) if part is None else PartFile(sound_path(self.path), part))
@@ -129,6 +162,8 @@ def _layout(path, size, _time):
         head = file.read(12)
         if is_wav(head):
             return wav_layout(file, size)
+        if head[:4] in au.MAGICS:
+            return au.au_layout(file, size)
         if head[:4] == b"OggS":
             return ogg_layout(file, size)
         start = id3_size(file)

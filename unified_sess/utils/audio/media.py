@@ -17,6 +17,9 @@ CONTAINERS = (
 )
 LOSSLESS = ("alac", "flac", "wavpack", "tta", "ape")
 PROTECTED = ("drms", "enca", "drmi")  # tags of encrypted sound in MP4
+PROTECTED_LINE = "{} is protected (encrypted): export an unprotected copy of it"
+TRUE_DURATIONS = ("mov", "matroska")  # containers that know it; others are estimates
+CERTAIN = 0.5  # s that a container may promise too much
 INSTALL = "install PyAV with `pip install av` (the extra `media`)"
 
 
@@ -59,9 +62,7 @@ class MediaStream:
             self.sample_rate, self.channels = int(context.sample_rate or 0), int(context.channels or 0)
             self.subtype = _subtype(context)
         if not self.sample_rate or not self.channels:  # only its frames tell
-            first = next(self._frames(), None)
-            if first is None:
-                raise UserError(f"{path} holds no samples")
+            first = next(self._frames())
             self.sample_rate, self.channels = first.sample_rate, len(first.layout.channels)
 
     @contextlib.contextmanager
@@ -88,16 +89,28 @@ class MediaStream:
         if chosen.codec_context is None:
             raise UserError(f"{self.path} holds sound that cannot be decoded: it is protected, or of an unknown codec")
         if _tag(chosen.codec_context) in PROTECTED:
-            raise UserError(f"{self.path} is protected (encrypted): export an unprotected copy of it")
+            raise UserError(PROTECTED_LINE.format(self.path))
         return chosen
 
     def _frames(self):
+        """Yields decoded frames; adds what cannot be decoded to `missing`."""
         import av
 
+        decoded = damaged = 0.0  # seconds
         with self._opened() as (container, chosen):
             for packet in container.demux(chosen):
-                with contextlib.suppress(av.InvalidDataError):  # a damaged packet; the next ones may be whole
-                    yield from packet.decode()
+                if packet.has_sidedata("encryption_info"):
+                    raise UserError(PROTECTED_LINE.format(self.path))
+                try:
+                    for frame in packet.decode():
+                        decoded += frame.samples / frame.sample_rate
+                        yield frame
+                except av.InvalidDataError:  # the next ones may be whole
+                    damaged += float((packet.duration or 0) * packet.time_base)
+            expected = _duration(container, chosen)
+        if not decoded:
+            raise UserError(f"no sound of {self.path} can be decoded: it is empty, damaged or protected")
+        self.missing = max(damaged, expected - decoded if expected - decoded > CERTAIN else 0.0)
 
     def blocks(self, size: int) -> Iterator[np.ndarray]:
         """Yields the sound in pieces of about `size` frames, float32, `[time, channels]`."""
@@ -125,6 +138,15 @@ class MediaStream:
 
     def _layout(self):
         return {1: "mono", 2: "stereo"}.get(self.channels, f"{self.channels}c")
+
+
+def _duration(container, chosen):
+    """Seconds of sound that the container promises; 0 where it does not tell for certain."""
+    if not container.format.name.startswith(TRUE_DURATIONS):
+        return 0.0
+    if chosen.duration:
+        return float(chosen.duration * chosen.time_base)
+    return (container.duration or 0) / 1e6 if len(container.streams) == 1 else 0.0
 
 
 def _array(frame):

@@ -53,7 +53,7 @@ def read_audio(
         info = audio_info(path)
         _check(path, info.sample_rate, info.channels, sample_rate, channel)
         if info.missing and stop is None:
-            raise UserError(f"{path} is truncated: it lacks the {info.missing:.1f} s at its end; copy it again")
+            raise UserError(f"{path} is truncated or damaged: it lacks {info.missing:.1f} s; copy it again")
         found = _decoded(path, start, stop, channel), info.sample_rate
         wanted = (info.frames if stop is None else stop) - start
         if len(found[0]) < wanted:
