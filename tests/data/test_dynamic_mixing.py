@@ -12,7 +12,8 @@ import torch
 from tests.data.folders import make_folders
 from unified_sess.data import mixing
 from unified_sess.data.batches import EpochSampler, collate
-from unified_sess.data.dynamic_mixing import MIN_ACTIVE, DynamicMixingDataset
+from unified_sess.data.dynamic_mixing import DynamicMixingDataset
+from unified_sess.data.pools import MIN_ACTIVE
 from unified_sess.utils.errors import UserError, one_line_errors
 
 
@@ -120,7 +121,7 @@ def test_no_crop_of_real_speech_with_pauses_is_silent(real):
             assert (power > 1e-4 * power.max()).sum() * 0.01 >= voiced
             assert mixing.measure_loudness(source, 8000) > -70
     # Crops at random would often be silent: two thirds of a second is pause.
-    path = real[0] / data.speech[0].path
+    path = real[0] / data.speech.recordings[0].path
     signal, rate = soundfile.read(path)
     assert np.mean([np.abs(signal[s : s + rate]).max() < 1e-3 for s in range(0, len(signal) - rate, rate)]) > 0.3
 
@@ -140,8 +141,9 @@ def test_no_crop_is_far_softer_than_its_recording(corpora, tmp_path):
 def test_files_kept_in_memory_or_read_in_part_give_the_same(real):
     kept, read = make(real, cache_gib=1), make(real, cache_gib=0)
     for index in range(30):
-        np.testing.assert_array_equal(kept[0, index, 16000]["mixture"], read[0, index, 16000]["mixture"])
-    assert len(kept._read_speech.kept) == 8 and not read._read_speech.kept
+        first, second = kept[0, index, 16000]["mixture"], read[0, index, 16000]["mixture"]
+        np.testing.assert_allclose(first, second, atol=1e-3 * np.abs(second).max())  # 16 bits of lossy files
+    assert len(list(real[2].glob("audio-*.bin"))) == 2 and not read.speech._read.places
 
 
 def test_the_published_loudness(corpora, tmp_path):
@@ -192,10 +194,9 @@ def test_too_few_speakers(folders):
         make(folders, num_spks=5)
 
 
-@pytest.mark.parametrize("cache_gib", [0, 1])
-def test_a_file_that_goes_or_changes_while_training_is_named(tmp_path, cache_gib):
+def test_a_file_that_goes_or_changes_while_training_is_named(tmp_path):
     speech, noise = make_folders(tmp_path, utterances=1, noises=1)
-    data = make((speech, noise, tmp_path), cache_gib=cache_gib)
+    data = make((speech, noise, tmp_path), cache_gib=0)
     path = noise / "tr" / "n0.wav"
     soundfile.write(path, np.zeros(100), 16000)
     with pytest.raises(UserError, match=r"n0\.wav .*was it changed after the training began"):
@@ -205,9 +206,17 @@ def test_a_file_that_goes_or_changes_while_training_is_named(tmp_path, cache_gib
         data[0, 0, 8000]
 
 
+def test_a_changed_file_is_decoded_again(tmp_path):
+    speech, noise = make_folders(tmp_path, utterances=1, noises=1)
+    before = make((speech, noise, tmp_path))[0, 0, 8000]["mixture"]
+    path = noise / "tr" / "n0.wav"
+    soundfile.write(path, soundfile.read(path)[0][::-1], 16000)
+    assert not np.array_equal(make((speech, noise, tmp_path))[0, 0, 8000]["mixture"], before)
+
+
 def test_an_error_in_a_loader_process_is_one_line(tmp_path, capsys):
     speech, noise = make_folders(tmp_path, utterances=1, noises=1)
-    data = make((speech, noise, tmp_path))
+    data = make((speech, noise, tmp_path), cache_gib=0)
     os.remove(noise / "tr" / "n0.wav")
     with pytest.raises(SystemExit), one_line_errors("train.py"):
         epoch_of(data, workers=1)

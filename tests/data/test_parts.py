@@ -40,7 +40,7 @@ def test_own_folders_hold_out_speakers_and_noises(settings):
     names = [f"speaker{k}" for k in range(9)]
     parts = [in_part(names, part, 2) for part in ("train", "dev", "test")]
     assert set().union(*parts) == set(names) and sum(map(len, parts)) == 9
-    assert {r.speaker for r in train.speech} == parts[0]
+    assert {r.speaker for r in train.speech.recordings} == parts[0]
     item = train[(1, 0, None)]
     assert item["mixture"].shape == (8000,)
     assert np.abs(item["mixture"] - item["clean"]).max() > 1e-3  # there is noise
@@ -58,7 +58,7 @@ def test_held_out_mixtures_are_made_once(settings):
 def test_with_a_corpus_for_validation_all_speakers_train(settings, tmp_path):
     corpus = make_corpus(tmp_path / "corpus", splits=(("dev", 2), ("test", 1)))
     datasets = build_datasets(settings | {"data_folder": corpus}, corpus)
-    assert len({r.speaker for r in datasets["train"].speech}) == 9
+    assert len({r.speaker for r in datasets["train"].speech.recordings}) == 9
     assert len(datasets["valid"]) == 2
 
 

@@ -45,7 +45,8 @@ def build_datasets(settings, data_folder):
     ---------
     settings : dict
         Scalar settings of the experiment: save_folder, sample_rate, num_spks, mode, train_split, seed, speed_perturb,
-        training_signal_len and, for mixing on the fly, speech_folder, noise_folder, speakers, mixtures_per_epoch.
+        training_signal_len and, for mixing on the fly, speech_folder, noise_folder, speakers, speech_shares,
+        noise_shares, mixtures_per_epoch, scenes.
     data_folder : str
         LibriMix or WHAM! folder.
 
@@ -80,7 +81,10 @@ def build_datasets(settings, data_folder):
 
 
 def _dynamic(settings, part):
-    """Mixtures made on the fly from the speakers and noises of a part; None takes all of them."""
+    """Mixtures made on the fly from the speakers and noises of a part; None takes all of them.
+
+    Only training sees scenes.
+    """
     training = part in ("train", None)
     seconds = settings.get("training_signal_len") if training else None
     needed = {"speaker": settings["num_spks"], "noise": 1}
@@ -95,5 +99,8 @@ def _dynamic(settings, part):
         seed=settings["seed"],
         speed_factors=settings.get("speed_perturb") if training else None,
         speakers=settings.get("speakers"),
+        speech_shares=settings.get("speech_shares"),
+        noise_shares=settings.get("noise_shares"),
+        scenes=settings.get("scenes") if training else None,
         keep=None if part is None else lambda names, kind: in_part(names, part, needed[kind], kind),
     )

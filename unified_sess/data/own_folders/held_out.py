@@ -109,6 +109,6 @@ def write_held_out(folder, make_dataset, sample_rate):
 
 def _fingerprint(dataset):
     """Everything that a part's mixtures are a function of."""
-    recordings = [[r.path, r.speaker, r.frames] for r in dataset.speech + dataset.noises]
+    recordings = [[r.path, r.speaker, r.frames] for r in dataset.speech.recordings + dataset.noises.recordings]
     settings = [dataset.seed, dataset.sample_rate, dataset.num_spks, dataset.length, dataset.speed_factors]
     return hashlib.sha256(json.dumps([recordings, settings]).encode()).hexdigest()

@@ -46,6 +46,7 @@ class Recording(NamedTuple):
     activity : `[stretches, 2]`, begin and end in seconds of what is not pause.
     channel : the one that is heard, from 0; None is the mean of all.
     offset : constant that is taken out of it.
+    folder : that of `path`.
     """
 
     path: str
@@ -56,6 +57,7 @@ class Recording(NamedTuple):
     activity: np.ndarray
     channel: int | None = 0
     offset: float = 0.0
+    folder: str = ""
 
 
 def list_audio(folder: str | os.PathLike) -> list[str]:
@@ -124,7 +126,7 @@ def measure(folder: str | os.PathLike, path: str) -> list | None:
     return [levels.frames, stream.sample_rate, mean, stretches, choice.channel, choice.offset, stream.missing]
 
 
-def read_recording(folder: str | os.PathLike, recording: Recording, start: int, stop: int) -> np.ndarray:
+def read_recording(recording: Recording, start: int, stop: int) -> np.ndarray:
     """Frames `start` to `stop` (or the end) of a recording's channel, without its offset, float32 `[time]`.
 
     Raises
@@ -132,7 +134,7 @@ def read_recording(folder: str | os.PathLike, recording: Recording, start: int, 
     UserError
         Naming the file, when it cannot be read or has changed.
     """
-    path = os.path.join(folder, recording.path)
+    path = os.path.join(recording.folder, recording.path)
     channel = "mean" if recording.channel is None else recording.channel + 1
     try:
         signal, _ = read_audio(path, start, min(stop, recording.frames), recording.sample_rate, channel)
@@ -190,7 +192,7 @@ def index_folder(
     new = [path for path in files if path not in known]
     if new:
         known |= _measure_new(folder, index_file, new, stamps, names, workers)
-    found = [known[path] for path in files if known[path] is not None]
+    found = [known[path]._replace(folder=str(folder)) for path in files if known[path] is not None]
     if new and len(found) < len(files):
         left = [path for path in files if known[path] is None]
         counts = f"{len(left)} of {len(files)} files are unreadable or silent"

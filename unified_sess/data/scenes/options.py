@@ -1,0 +1,148 @@
+"""The options of scenes, checked."""
+
+import dataclasses
+import difflib
+import math
+
+from unified_sess.utils.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class SceneOptions:
+    """What scenes are drawn from; the defaults switch everything off.
+
+    Arguments
+    ---------
+    active : sequence of float
+        Chances that 0, 1, 2, ... people speak; None lets all of them.
+    rooms : float
+        Share of the scenes in a room.
+    room_count : int
+        Rooms to simulate, once.
+    rt60 : tuple of float
+        Range of the reverberation time in s.
+    room_folder : str
+        Where the rooms are kept; None keeps them beside the run's index of files.
+    measured_rooms : str
+        Folder of recorded impulse responses; None for none.
+    measured_share : float
+        Share of the rooms that are recorded ones.
+    early_target : bool
+        The target holds the first 50 ms of the response, not the direct path alone.
+    turns : float
+        Share of the scenes in which people take turns; in the others each speaks throughout.
+    turn_seconds : tuple of float
+        Range of the length of a turn in s.
+    overlap : tuple of float
+        Range of the share of a turn that overlaps with the one before; small shares are likelier.
+    pause : float
+        Mean pause between turns that do not overlap, in s.
+    backchannels : float
+        Chance that someone says a short word into a turn.
+    level_difference : float
+        Greatest difference between people in dB.
+    noise_snr : tuple of float
+        Range of the ratio of all speech to the noise in dB, while somebody speaks.
+    noisy : float
+        Share of the scenes with noise.
+    devices : float
+        Share of the scenes heard through a device: telephone band, low-pass, equaliser.
+    clipping : float
+        Share of the scenes that are clipped.
+    codec : float
+        Share of the scenes that went through a lossy codec.
+
+    Raises
+    ------
+    UserError
+        Naming the option.
+    """
+
+    active: tuple[float, ...] | None = None
+    rooms: float = 0.0
+    room_count: int = 1000
+    rt60: tuple[float, float] = (0.15, 0.9)
+    room_folder: str | None = None
+    measured_rooms: str | None = None
+    measured_share: float = 0.1
+    early_target: bool = False
+    turns: float = 0.0
+    turn_seconds: tuple[float, float] = (1.0, 4.0)
+    overlap: tuple[float, float] = (0.0, 1.0)
+    pause: float = 0.4
+    backchannels: float = 0.0
+    level_difference: float = 0.0
+    noise_snr: tuple[float, float] = (-5.0, 25.0)
+    noisy: float = 1.0
+    devices: float = 0.0
+    clipping: float = 0.0
+    codec: float = 0.0
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            name, value = field.name, getattr(self, field.name)
+            if name in SHARES and not 0 <= _number(name, value) <= 1:
+                raise UserError(f"scenes: {name} is a share and must be between 0 and 1, not {value}")
+            if name in RANGES:
+                object.__setattr__(self, name, _range(name, value, *RANGES[name]))
+        if self.active is not None:
+            object.__setattr__(self, "active", _chances(self.active))
+        if not isinstance(self.room_count, int) or self.room_count < 1:
+            raise UserError(f"scenes: room_count must be a whole number of at least 1, not {self.room_count}")
+        for name in ("pause", "level_difference"):
+            if not 0 <= _number(name, getattr(self, name)) < math.inf:
+                raise UserError(f"scenes: {name} must be at least 0, not {getattr(self, name)}")
+
+
+SHARES = ("rooms", "measured_share", "turns", "backchannels", "noisy", "devices", "clipping", "codec")
+RANGES = {
+    "rt60": (0.1, 1.5),
+    "turn_seconds": (0.3, 60.0),
+    "overlap": (0.0, 1.0),
+    "noise_snr": (-30.0, 60.0),
+}
+
+
+def read_options(options: dict | None) -> SceneOptions | None:
+    """Options of an experiment file, None where all scenes would be plain mixtures.
+
+    Raises
+    ------
+    UserError
+        For an unknown option or a value that cannot be used.
+    """
+    if options is None or options is False:
+        return None
+    if not isinstance(options, dict):
+        raise UserError(f"scenes must be a mapping of options such as {{rooms: 0.5, turns: 0.5}}, not {options}")
+    known = [field.name for field in dataclasses.fields(SceneOptions)]
+    for name in options:
+        if name not in known:
+            close = difflib.get_close_matches(str(name), known, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"choose from {', '.join(known)}"
+            raise UserError(f"scenes: unknown option {name}: {hint}")
+    return SceneOptions(**options)
+
+
+def _number(name: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise UserError(f"scenes: {name} must be a number, not '{value}'")
+    return value
+
+
+def _range(name: str, value: object, lowest: float, highest: float) -> tuple[float, float]:
+    if not isinstance(value, (list, tuple)) or len(value) != 2:
+        raise UserError(f"scenes: {name} must be a range of two numbers such as [{lowest}, {highest}], not {value}")
+    low, high = (float(_number(name, v)) for v in value)
+    if not lowest <= low <= high <= highest:
+        raise UserError(f"scenes: {name} must be a range within {lowest} to {highest}, not {value}")
+    return low, high
+
+
+def _chances(value: object) -> tuple[float, ...]:
+    if not isinstance(value, (list, tuple)) or len(value) < 2:
+        raise UserError(f"scenes: active must be a list of chances for 0, 1, 2, ... people, not {value}")
+    chances = tuple(float(_number("active", v)) for v in value)
+    if min(chances) < 0 or abs(sum(chances) - 1) > 1e-6:
+        raise UserError(f"scenes: the chances of active must add up to 1, but {list(value)} add up to {sum(chances):g}")
+    return chances
