@@ -104,7 +104,7 @@ class DynamicMixingDataset(torch.utils.data.Dataset):
         if options is not None:
             bank = None
             if options.rooms:
-                people, place = max(num_spks, PEOPLE_IN_ROOMS), options.room_folder or measures.folder
+                people, place = max(num_spks, PEOPLE_IN_ROOMS), measures.folder
                 measured = options.measured_rooms if options.measured_share else None
                 bank = RoomBank(
                     place, options.room_count, people, sample_rate, options.rt60, measured, measures.workers

@@ -46,7 +46,7 @@ def build_datasets(settings, data_folder):
     settings : dict
         Scalar settings of the experiment: save_folder, sample_rate, num_spks, mode, train_split, seed, speed_perturb,
         training_signal_len and, for mixing on the fly, speech_folder, noise_folder, speakers, speech_shares,
-        noise_shares, mixtures_per_epoch, scenes.
+        noise_shares, cache_folder, mixtures_per_epoch, scenes.
     data_folder : str
         LibriMix or WHAM! folder.
 
@@ -91,7 +91,7 @@ def _dynamic(settings, part):
     return DynamicMixingDataset(
         settings["speech_folder"],
         settings.get("noise_folder"),
-        index_folder=settings["save_folder"],
+        index_folder=settings.get("cache_folder") or settings["save_folder"],
         sample_rate=settings["sample_rate"],
         num_spks=settings["num_spks"],
         training_signal_len=None if seconds is None else round(seconds * settings["sample_rate"]),

@@ -236,7 +236,9 @@ def _tables(places: list[str | os.PathLike], speakers: Folders | None) -> list[d
     """The table of speakers of each folder."""
     given = as_list(speakers) if isinstance(speakers, (list, tuple)) else [speakers] * len(places)
     if len(given) != len(places):
-        raise UserError(f"speakers names {len(given)} tables for {len(places)} speech folders: give one, or one for each")
+        raise UserError(
+            f"speakers names {len(given)} tables for {len(places)} speech folders: give one, or one for each"
+        )
     return [read_speakers(path) if path else None for path in given]
 
 

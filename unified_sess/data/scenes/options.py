@@ -21,8 +21,6 @@ class SceneOptions:
         Rooms to simulate, once.
     rt60 : tuple of float
         Range of the reverberation time in s.
-    room_folder : str
-        Where the rooms are kept; None keeps them beside the run's index of files.
     measured_rooms : str
         Folder of recorded impulse responses; None for none.
     measured_share : float
@@ -40,9 +38,10 @@ class SceneOptions:
     backchannels : float
         Chance that someone says a short word into a turn.
     level_difference : float
-        Greatest difference between people in dB.
+        Greatest difference between people in dB; None draws each person's loudness as LibriMix does.
     noise_snr : tuple of float
-        Range of the ratio of all speech to the noise in dB, while somebody speaks.
+        Range of the ratio of all speech to the noise in dB, while somebody speaks; None draws the noise's loudness as
+        LibriMix does.
     noisy : float
         Share of the scenes with noise.
     devices : float
@@ -62,7 +61,6 @@ class SceneOptions:
     rooms: float = 0.0
     room_count: int = 1000
     rt60: tuple[float, float] = (0.15, 0.9)
-    room_folder: str | None = None
     measured_rooms: str | None = None
     measured_share: float = 0.1
     early_target: bool = False
@@ -71,8 +69,8 @@ class SceneOptions:
     overlap: tuple[float, float] = (0.0, 1.0)
     pause: float = 0.4
     backchannels: float = 0.0
-    level_difference: float = 0.0
-    noise_snr: tuple[float, float] = (-5.0, 25.0)
+    level_difference: float | None = None
+    noise_snr: tuple[float, float] | None = None
     noisy: float = 1.0
     devices: float = 0.0
     clipping: float = 0.0
@@ -83,18 +81,29 @@ class SceneOptions:
             name, value = field.name, getattr(self, field.name)
             if name in SHARES and not 0 <= _number(name, value) <= 1:
                 raise UserError(f"scenes: {name} is a share and must be between 0 and 1, not {value}")
-            if name in RANGES:
+            if name in RANGES and not (name == "noise_snr" and value is None):
                 object.__setattr__(self, name, _range(name, value, *RANGES[name]))
         if self.active is not None:
             object.__setattr__(self, "active", _chances(self.active))
         if not isinstance(self.room_count, int) or self.room_count < 1:
             raise UserError(f"scenes: room_count must be a whole number of at least 1, not {self.room_count}")
+        if not isinstance(self.early_target, bool):
+            raise UserError(f"scenes: early_target must be True or False, not {self.early_target}")
         for name in ("pause", "level_difference"):
-            if not 0 <= _number(name, getattr(self, name)) < math.inf:
-                raise UserError(f"scenes: {name} must be at least 0, not {getattr(self, name)}")
+            value = getattr(self, name)
+            if value is not None and not 0 <= _number(name, value) < math.inf:
+                raise UserError(f"scenes: {name} must be at least 0, not {value}")
+
+    @property
+    def off(self) -> bool:
+        """Whether every scene would be a plain mixture."""
+        return all(getattr(self, name) == value for name, value in PLAIN.items())
 
 
 SHARES = ("rooms", "measured_share", "turns", "backchannels", "noisy", "devices", "clipping", "codec")
+PLAIN = {"active": None, "level_difference": None, "noise_snr": None, "noisy": 1} | dict.fromkeys(
+    ("rooms", "turns", "devices", "clipping", "codec"), 0
+)
 RANGES = {
     "rt60": (0.1, 1.5),
     "turn_seconds": (0.3, 60.0),
@@ -103,7 +112,7 @@ RANGES = {
 }
 
 
-def read_options(options: dict | None) -> SceneOptions | None:
+def read_options(options: dict[str, object] | None) -> SceneOptions | None:
     """Options of an experiment file, None where all scenes would be plain mixtures.
 
     Raises
@@ -111,7 +120,7 @@ def read_options(options: dict | None) -> SceneOptions | None:
     UserError
         For an unknown option or a value that cannot be used.
     """
-    if options is None or options is False:
+    if options is None:
         return None
     if not isinstance(options, dict):
         raise UserError(f"scenes must be a mapping of options such as {{rooms: 0.5, turns: 0.5}}, not {options}")
@@ -121,7 +130,8 @@ def read_options(options: dict | None) -> SceneOptions | None:
             close = difflib.get_close_matches(str(name), known, n=1)
             hint = f"did you mean {close[0]}?" if close else f"choose from {', '.join(known)}"
             raise UserError(f"scenes: unknown option {name}: {hint}")
-    return SceneOptions(**options)
+    checked = SceneOptions(**options)
+    return None if checked.off else checked
 
 
 def _number(name: str, value: object) -> float:

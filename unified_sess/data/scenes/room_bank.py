@@ -74,7 +74,13 @@ class RoomBank:
         workers: int = 1,
     ):
         self.people, self.sample_rate, self.rt60 = people, sample_rate, rt60
-        settings = {"rooms": rooms, "people": people, "sample_rate": sample_rate, "rt60": list(rt60), "version": VERSION}
+        settings = {
+            "rooms": rooms,
+            "people": people,
+            "sample_rate": sample_rate,
+            "rt60": list(rt60),
+            "version": VERSION,
+        }
         digest = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:12]
         self.path = Path(folder) / f"rooms-{digest}.npy"
         if not self.path.is_file():

@@ -21,6 +21,7 @@ HEIGHTS = (1.0, 1.8)  # m: of mouths and microphones
 WALL = 0.4  # m that people and microphone keep from the walls
 NEAREST = 0.4  # m between mouth and microphone
 NEAR = 1.5  # m: half of the mouths are nearer than this, as at a table or a computer
+LOWEST = 40.0  # Hz that a room returns
 JITTER = 0.08  # m that an image source is moved at most
 TREBLE = (1500.0, 4000.0)  # Hz: range of the frequency above which the sound decays faster
 TREBLE_TIME = (0.5, 1.0)  # range of the treble's reverberation time as a share of the room's
@@ -143,6 +144,9 @@ def _simulate(
     fine = np.bincount(places[inside], levels[inside], length * OVERSAMPLING)
     # The grid's samples stand for impulses of their own height in samples of the coarse rate.
     reflections = scipy.signal.resample_poly(fine, 1, OVERSAMPLING) * OVERSAMPLING
+    # All images are positive: where they stand densely they add up to an offset, which no room has.
+    high_pass = scipy.signal.butter(2, LOWEST, "highpass", fs=sample_rate, output="sos")
+    reflections = scipy.signal.sosfilt(high_pass, reflections)
     reflections = _with_tail(random, reflections, rt60, sample_rate)
     reflections = _dull(reflections, rt60, *treble, sample_rate)
     reflections[0] += 1.0

@@ -103,11 +103,10 @@ class SceneMaker:
         speakers = self.speech.draw_speakers(random, min(people, self.num_spks))
         names, voices, pieces = self._voices(random, speakers, length, running)
         people = len(voices)
-        # The softest may be `level_difference` below the loudest; who is nearer is louder.
-        levels = -random.uniform(0, options.level_difference, people)
-        levels += random.uniform(*self.speech_loudness) - levels.max(initial=-np.inf) if people else 0.0
+        levels = self._levels(random, people)
         responses = None
         if self.bank is not None and random.random() < options.rooms and people:
+            # Who is nearer is louder.
             nearest_first = self.bank.draw(random, people, options.measured_share)
             responses = [nearest_first[k] for k in np.argsort(np.argsort(-levels))]
         voices *= 10 ** (levels[:, None].astype(np.float32) / 20)
@@ -133,6 +132,13 @@ class SceneMaker:
             device,
             snr,
         )
+
+    def _levels(self, random: np.random.Generator, people: int) -> np.ndarray:
+        """Loudness of each person in LUFS, `[people]`."""
+        if self.options.level_difference is None or not people:
+            return random.uniform(*self.speech_loudness, people)
+        below = random.uniform(0, self.options.level_difference, people)
+        return random.uniform(*self.speech_loudness) - below + below.min()
 
     def _columns(self, signals: np.ndarray, length: int) -> np.ndarray:
         columns = np.zeros((length, self.num_spks), np.float32)
@@ -212,13 +218,13 @@ class SceneMaker:
             return np.zeros(length, np.float32), None
         recording = self.noises.draw(random)
         noise = self.noises.crop(random, recording, length)
-        snr = random.uniform(*self.options.noise_snr)
+        snr = None if self.options.noise_snr is None else random.uniform(*self.options.noise_snr)
         loudness = random.uniform(*self.noise_loudness)
         if device.band is not None:
             size = self._size(length)
             noise = scipy.fft.irfft(scipy.fft.rfft(noise, size) * self._gains(device, size), size)[:length]
         speech, power = self._speech_power(clean), float(np.mean(np.square(noise)))
-        if not speech:
+        if not speech or snr is None:
             return noise * np.float32(10 ** ((loudness - recording.loudness) / 20)), None
         gain = np.sqrt(speech / max(power, 1e-12) / 10 ** (snr / 10))
         return noise * np.float32(gain), snr
