@@ -5,6 +5,7 @@ Modules are handed in, so nothing here knows a backbone::
     x --encoder--> W_n --enhancer--> mask --*--> W_e --masknet--> masks --*--> W_1..W_C --decoder--> s_1..s_C
 """
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -12,6 +13,7 @@ from torch import nn
 
 MODULE_NAMES = ("encoder", "enhancer", "masknet", "decoder")
 SHARED_MODULES = ("encoder", "enhancer")  # reached by the gradients of both tasks
+ENHANCED_FROM = ("enhancer", "sources")  # what an enhanced mixture may be made of; the first is the default
 
 
 class NoEnhancer(nn.Module):
@@ -98,6 +100,34 @@ def enhanced_mixture(modules, features, length):
     return decode(modules, features, length)
 
 
+def separate_and_enhance(
+    modules: Mapping, mixture: torch.Tensor, enhanced_from: str = ENHANCED_FROM[0]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mixture `[batch, time]` to its sources `[batch, time, speakers]` and the enhanced mixture `[batch, time]`.
+
+    Arguments
+    ---------
+    modules : mapping
+        encoder, enhancer, masknet, decoder.
+    mixture : torch.Tensor
+        `[batch, time]`.
+    enhanced_from : str
+        `enhancer` decodes the enhancer's features; `sources` adds up the sources, which must keep their level and
+        polarity.
+    """
+    output = separate(modules, mixture)
+    if enhanced_from == "sources":
+        return output.sources, output.sources.sum(2)
+    return output.sources, enhanced_mixture(modules, output.features, mixture.shape[-1])
+
+
+def enhance_alone(modules: Mapping, mixture: torch.Tensor, enhanced_from: str = ENHANCED_FROM[0]) -> torch.Tensor:
+    """The enhanced mixture of `separate_and_enhance`, without separating where the enhancer is enough."""
+    if enhanced_from == "sources":
+        return separate_and_enhance(modules, mixture, enhanced_from)[1]
+    return enhanced_mixture(modules, enhance(modules, mixture), mixture.shape[-1])
+
+
 def decode(modules, features, length):
     """Features `[batch, channels, frames]` to signals `[batch, length]`, cut or padded with zeros at the end."""
     signal = modules["decoder"](features)
@@ -149,10 +179,13 @@ class UnifiedNetwork(nn.Module):
     ---------
     modules : mapping
         encoder, enhancer, masknet, decoder.
+    enhanced_from : str
+        What the enhanced mixture is made of, see `separate_and_enhance`.
     """
 
-    def __init__(self, modules):
+    def __init__(self, modules, enhanced_from=ENHANCED_FROM[0]):
         super().__init__()
+        self.enhanced_from = enhanced_from
         for name in MODULE_NAMES:
             self.add_module(name, modules[name])
 
@@ -171,4 +204,4 @@ class UnifiedNetwork(nn.Module):
     @torch.no_grad()
     def enhance_batch(self, mixture):
         """Mixture `[batch, time]` to the enhanced mixture `[batch, time]`."""
-        return enhanced_mixture(self, enhance(self, mixture), mixture.shape[-1])
+        return enhance_alone(self, mixture, self.enhanced_from)

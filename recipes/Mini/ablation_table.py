@@ -12,7 +12,7 @@ from unified_sess.evaluation.evaluate import last_conflict_rate
 from unified_sess.evaluation.plots import read_train_log
 from unified_sess.evaluation.results import read_results
 from unified_sess.evaluation.statistics import FEWEST_SEEDS, interval_over_trainings
-from unified_sess.model_io.results_folder import load_results
+from unified_sess.model_io.results_folder import load_trained_network
 from unified_sess.utils.errors import UserError
 from unified_sess.utils.figures import BLUE, ORANGE, figure_with_axes
 from unified_sess.utils.files import atomic_path
@@ -92,7 +92,7 @@ def ablation_table(runs):
 
 def count_parameters(folder):
     """Parameters of the network of a run."""
-    _, modules = load_results(folder)
+    _, modules = load_trained_network(folder)
     return sum(p.numel() for module in modules.values() for p in module.parameters())
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from unified_sess.model_io.model_files import load_model
-from unified_sess.model_io.results_folder import is_results_folder, load_results
+from unified_sess.model_io.results_folder import is_results_folder, load_trained_network
 from unified_sess.training.pretrained import SEPARATOR_MODULES
 from unified_sess.utils.errors import UserError
 from unified_sess.utils.files import atomic_path
@@ -37,7 +37,7 @@ def write_warm_start(results, folder, layers=None, speakers=2):
     UserError
         Naming what is missing, corrupt or of another network.
     """
-    _, modules = load_results(results) if is_results_folder(results) else load_model(results)
+    _, modules = load_trained_network(results) if is_results_folder(results) else load_model(results)
     states = {name: modules[name].state_dict() for name in SEPARATOR_MODULES}
     masknet = states["masknet"]
     if "masks.weight" not in masknet:

@@ -17,8 +17,8 @@ def node(name, **arguments):
 
 def trees(backbone, num_spks=2, channels=8):
     """Trees of a network like that of `tests.networks.tiny_modules`, or of one on a spectrogram."""
-    if backbone == "tfdprnn":
-        return _time_frequency(num_spks)
+    if backbone in ("tfdprnn", "bandsplit"):
+        return _spectral(backbone, num_spks)
     make = {"convtasnet": _convtasnet, "dprnn": _dprnn, "sepformer": _sepformer, "none": _convtasnet}[backbone]
     enhancer = node("unified_sess.network.NoEnhancer") if backbone == "none" else make(channels, 1)
     return {
@@ -54,13 +54,16 @@ def _sepformer(channels, num_spks):
     return _dual_path(channels, num_spks, block, False)
 
 
-def _time_frequency(num_spks):
+def _spectral(backbone, num_spks):
     kind = "unified_sess.nnet.time_frequency"
-    net = {"frequencies": 33, "channels": 4, "hidden": 4, "num_layers": 1, "block": 3}
+    net, more = f"{kind}.TimeFrequencyNet", {}
+    if backbone == "bandsplit":
+        net, more = "unified_sess.nnet.band_split.BandSplitNet", {"bands": [[8, 2], [25, 5]], "frequency_hidden": 4}
+    more = {"frequencies": 33, "channels": 4, "hidden": 4, "num_layers": 1, "block": 3, **more}
     return {
         "encoder": node(f"{kind}.SpectralEncoder", kernel_size=64, stride=32),
-        "enhancer": node(f"{kind}.TimeFrequencyNet", num_spks=1, **net),
-        "masknet": node(f"{kind}.TimeFrequencyNet", num_spks=num_spks, **net),
+        "enhancer": node(net, num_spks=1, **more),
+        "masknet": node(net, num_spks=num_spks, **more),
         "decoder": node(f"{kind}.SpectralDecoder", kernel_size=64, stride=32),
     }
 

@@ -9,11 +9,15 @@ import sys
 import pytest
 import safetensors.torch
 import torch
+from speechbrain.inference.interfaces import foreign_class
 
-from tests.model_io.results import LOBES, make_results, node, trees
-from unified_sess.inference import UnifiedSeparation, model_files
+from tests.model_io.results import make_results, trees
+from unified_sess.evaluation.evaluate import run_network
+from unified_sess.inference import UnifiedSeparation
+from unified_sess.model_io import model_files
 from unified_sess.model_io.export import export
 from unified_sess.model_io.model_files import CONFIG, WEIGHTS
+from unified_sess.network import UnifiedNetwork
 from unified_sess.utils.errors import UserError
 
 MIXTURE = 0.1 * torch.randn(2, 500, generator=torch.Generator().manual_seed(1))
@@ -142,6 +146,9 @@ def test_only_classes_of_the_whitelist(folder, tmp_path, name):
         ({"modules": None}, "encoder"), ({"num_spks": 3}, "3 speakers, but its network gives 2"), ({"num_spks": 0}, "num_spks"),
         ({"num_spks": "2"}, "num_spks"), ({"num_spks": True}, "num_spks"), ({"sample_rate": 0}, "sample_rate"),
         ({"sample_rate": -8000}, "sample_rate"), ({"sample_rate": 1e4}, "sample_rate"),
+        ({"silence_threshold": True}, "silence_threshold True"),
+        ({"enhanced_from": "mixture"}, "choose enhancer or sources"), ({"enhanced_from": ["sources"]}, "enhanced_from"),
+        ({"enhanced_from": "sources"}, "without silence_threshold"),
         ({"sample_rate": 10**12}, "1000000000000 Hz"), ({"sample_rate": 1}, "1 Hz"),
         ({"silence_threshold": 3}, "silence_threshold 3"), ({"silence_threshold": "quiet"}, "silence_threshold 'quiet'"),
     ],
@@ -163,15 +170,6 @@ def test_configs_that_are_no_config(folder, text):
 def test_a_config_of_another_encoding(folder):
     (folder / CONFIG).write_bytes(b"\xff\xfe\x00{")
     refused(folder, CONFIG)
-
-
-def test_a_hostile_config_takes_no_memory(folder):
-    """65536 x 65536 weights are 17 GB: their sizes are compared with the file before any memory is taken."""
-    config = json.loads((folder / CONFIG).read_text())
-    huge = node(f"{LOBES}.SBRNNBlock", input_size=65536, hidden_channels=65536, num_layers=1)
-    refused_modules = config["modules"] | {"enhancer": huge}
-    change(folder, modules=refused_modules)
-    refused(folder, WEIGHTS, "enhancer")
 
 
 def test_modules_that_do_not_fit_together(tmp_path):
@@ -221,6 +219,38 @@ def test_the_silence_threshold_is_kept(folder, tmp_path):
     model = UnifiedSeparation.from_pretrained(folder)
     model.save_pretrained(tmp_path / "saved")
     assert UnifiedSeparation.from_pretrained(tmp_path / "saved").config.silence_threshold == -25
+
+
+OPTIONS = {"silence_threshold": -35.0, "enhanced_from": "sources"}
+
+
+def test_the_sum_of_the_sources_is_the_enhanced_mixture_where_the_config_says_so(folder, tmp_path):
+    by_enhancer = UnifiedSeparation.from_pretrained(folder, device="cpu").enhance_batch(MIXTURE)
+    change(folder, **OPTIONS)
+    model = UnifiedSeparation.from_pretrained(folder, device="cpu")
+    expected = model.separate_batch(MIXTURE).sum(2)
+    assert (expected - by_enhancer).abs().max() > 1e-3
+    torch.testing.assert_close(model.enhance_batch(MIXTURE), expected)
+    torch.testing.assert_close(model.run(MIXTURE, enhanced=True)[..., 2], expected)
+    _, evaluated = run_network(UnifiedNetwork(model.mods, model.enhanced_from), MIXTURE[0].numpy())
+    torch.testing.assert_close(torch.from_numpy(evaluated), expected[0])
+    model.save_pretrained(tmp_path / "saved")
+    assert json.loads((tmp_path / "saved" / CONFIG).read_text()) == json.loads((folder / CONFIG).read_text())
+
+
+def test_an_export_keeps_what_the_experiment_says_of_silence_and_enhancement(tmp_path):
+    make_results(tmp_path / "results", si_snri=(1.0,))
+    path = tmp_path / "results" / "hyperparams.yaml"
+    path.write_text(path.read_text() + "".join(f"{name}: {value}\n" for name, value in OPTIONS.items()))
+    exported = export(tmp_path / "results", tmp_path / "model")
+    expected = UnifiedSeparation.from_pretrained(exported).separate_batch(MIXTURE).sum(2)
+    assert OPTIONS.items() <= json.loads((exported / CONFIG).read_text()).items()
+    for model in (
+        UnifiedSeparation.from_pretrained(tmp_path / "results"), UnifiedSeparation.from_hparams(exported),
+        foreign_class(source=str(exported), pymodule_file="custom.py", classname="CustomInterface"),
+    ):  # fmt: skip
+        assert model.hparams.silence_threshold == -35.0
+        torch.testing.assert_close(model.enhance_batch(MIXTURE), expected)
 
 
 def test_files_can_be_read_by_others(folder):

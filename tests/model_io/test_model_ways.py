@@ -49,7 +49,8 @@ def exported(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    ("backbone", "num_spks"), [("convtasnet", 3), ("dprnn", 2), ("sepformer", 2), ("none", 2), ("tfdprnn", 2)]
+    ("backbone", "num_spks"),
+    [("convtasnet", 3), ("dprnn", 2), ("sepformer", 2), ("none", 2), ("tfdprnn", 2), ("bandsplit", 2)],
 )
 def test_every_way_gives_the_same_sources(tmp_path, backbone, num_spks):
     modules = make_results(tmp_path / "results", backbone, num_spks)
@@ -70,7 +71,7 @@ def test_every_way_gives_the_same_sources(tmp_path, backbone, num_spks):
         torch.testing.assert_close(models[name].enhance_batch(MIXTURE).cpu(), enhanced, atol=1e-5, rtol=0, msg=name)
 
 
-@pytest.mark.parametrize("backbone", ["convtasnet", "sepformer", "tfdprnn"])
+@pytest.mark.parametrize("backbone", ["convtasnet", "sepformer", "tfdprnn", "bandsplit"])
 def test_foreign_class_without_the_package(tmp_path, backbone):
     modules = make_results(tmp_path / "results", backbone)
     folder = export(tmp_path / "results", tmp_path / "model")

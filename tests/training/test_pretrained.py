@@ -9,11 +9,12 @@ from speechbrain.lobes.models import conv_tasnet
 from tests.model_io.results import make_results, trees
 from tests.networks import random_batch, tiny_modules
 from unified_sess.inference import UnifiedSeparation
-from unified_sess.model_io.export import WIRING, export
+from unified_sess.model_io.export import export
 from unified_sess.model_io.module_tree import build
 from unified_sess.network import SHARED_MODULES, NoEnhancer, separate
+from unified_sess.nnet.band_split import BandSplitNet
+from unified_sess.nnet.conv_tasnet import MaskNet
 from unified_sess.nnet.time_frequency import TimeFrequencyNet
-from unified_sess.training import pretrained
 from unified_sess.training.pretrained import load_pretrained, start_as_identity
 from unified_sess.training.utterance_losses import utterance_losses
 from unified_sess.utils.errors import UserError
@@ -51,20 +52,6 @@ pretrainer: !new:speechbrain.utils.parameter_transfer.Pretrainer
         decoder: !ref <decoder>
 """
 
-ENHANCER = """
-enhancer: !new:speechbrain.lobes.models.dual_path.Dual_Path_Model
-    num_spks: 1
-    in_channels: 8
-    out_channels: 8
-    num_layers: 1
-    K: 20
-    intra_model: !copy <intra>
-    inter_model: !copy <inter>
-    norm: ln
-    linear_layer_after_inter_intra: False
-    skip_around_intra: True
-"""
-
 
 @pytest.fixture
 def folder(tmp_path):
@@ -98,29 +85,40 @@ def test_a_separator_exported_here_starts_as_one_of_speechbrains(folder):
 
 
 @pytest.mark.parametrize("unified", [False, True])
-def test_a_hub_id_goes_through_speechbrain(folder, unified, monkeypatch):
-    """A unified model of the hub gives its own enhancer and its masknet alone, not the composite of both."""
+def test_a_hub_id_is_read_as_a_folder_is(folder, unified, monkeypatch, tmp_path):
+    """Regression: the YAML file of a hub id was executed, though that of a folder with the same files never was.
+
+    A unified model of the hub gives its own enhancer and its masknet alone, not the composite of both.
+    """
     source, modules = tiny_modules("sepformer"), tiny_modules("sepformer")
     if unified:
-        wiring = SEPFORMER[: SEPFORMER.index("modules:")].replace("masknet:", "separator:") + ENHANCER + WIRING
-        (folder / "hyperparams.yaml").write_text(wiring, encoding="utf-8")
         for name, module in source.items():
             torch.save(module.state_dict(), folder / f"{name}.ckpt")
     else:
         load_pretrained(source, str(folder), 8000)
-    fetch = SepformerSeparation.from_hparams
+    (folder / "hyperparams.yaml").write_text(f"sample_rate: 8000\na: !apply:os.mkdir ['{tmp_path / 'executed'}']\n")
 
-    def from_hparams(source, **kwargs):
-        assert source == "someone/some-model"
-        return fetch(source=str(folder), **kwargs)
+    def download(repo_id, allow_patterns, **_):
+        assert repo_id == "someone/some-model" and {"hyperparams.yaml", "enhancer.ckpt"} <= set(allow_patterns)
+        assert not [name for name in allow_patterns if name.endswith(".py")]
+        return folder
 
-    monkeypatch.setattr(SepformerSeparation, "from_hparams", from_hparams)
-    monkeypatch.setattr(pretrained, "find_model", lambda source: folder)
+    monkeypatch.setattr("unified_sess.model_io.model_files.snapshot_download", download)
     load_pretrained(modules, "someone/some-model", 8000)
     mixture = torch.randn(1, 900)
     torch.testing.assert_close(separate(modules, mixture).sources, separate(source, mixture).sources)
     with pytest.raises(UserError, match="works at 8000 Hz"):
         load_pretrained(modules, "someone/some-model", 16000)
+    assert not (tmp_path / "executed").exists()
+
+
+@pytest.mark.parametrize("stock", [False, True])
+def test_a_softmax_enhancer_is_no_identity(stock):
+    """Regression: its mask is 1 / channels at every frequency, and training went on behind it."""
+    kind = conv_tasnet.MaskNet if stock else MaskNet
+    enhancer = kind(8, 8, 16, 3, 2, 1, 1, mask_nonlinear="softmax")
+    with pytest.raises(UserError, match=r"cannot start as an identity \(it is 0\.125 instead of 1\).*relu"):
+        start_as_identity(enhancer)
 
 
 @pytest.mark.parametrize("backbone", ["convtasnet", "dprnn", "sepformer", "stock convtasnet"])
@@ -164,7 +162,7 @@ def test_a_model_that_executes_nothing_is_taken(tmp_path, monkeypatch, from_the_
     source = str(folder)
     if from_the_hub:
         source = "someone/some-model"
-        monkeypatch.setattr(pretrained, "find_model", {source: folder}.get)
+        monkeypatch.setattr("unified_sess.model_io.model_files.snapshot_download", lambda repo_id, **_: folder)
     modules = {name: build(tree, name) for name, tree in trees("convtasnet").items()}
     load_pretrained(modules, source, 8000)
     mixture, expected = torch.randn(1, 900), UnifiedSeparation.from_pretrained(folder, device="cpu")
@@ -173,13 +171,18 @@ def test_a_model_that_executes_nothing_is_taken(tmp_path, monkeypatch, from_the_
         load_pretrained(modules, source, 16000)
 
 
-def test_an_enhancer_on_a_spectrogram_starts_as_an_identity_and_learns():
-    enhancer = TimeFrequencyNet(33, channels=4, hidden=4, num_layers=1, num_spks=1)
+@pytest.mark.parametrize("kind", ["pooled", "bands"])
+def test_an_enhancer_on_a_spectrogram_starts_as_an_identity_and_learns(kind):
+    if kind == "pooled":
+        enhancer = TimeFrequencyNet(33, channels=4, hidden=4, num_layers=1, num_spks=1)
+    else:
+        enhancer = BandSplitNet(33, [[8, 2], [25, 5]], channels=4, hidden=4, frequency_hidden=4, num_spks=1)
     start_as_identity(enhancer)
     features = torch.randn(2, 66, 10)
     assert torch.equal(enhancer(features), torch.ones(1, 2, 66, 10))
     enhancer(features).square().sum().backward()
-    assert float(enhancer.masks.weight.grad.abs().max()) > 0
+    weight = enhancer.masks.weight if kind == "pooled" else enhancer.masks.bands_out[0].weight
+    assert float(weight.grad.abs().max()) > 0
 
 
 def test_our_own_checkpoints_bring_their_enhancer(tmp_path):

@@ -28,7 +28,7 @@ from unified_sess.evaluation.results import Results
 from unified_sess.evaluation.speakers import mixture_genders
 from unified_sess.evaluation.tables import result_tables
 from unified_sess.model_io.results_folder import is_results_folder
-from unified_sess.network import UnifiedNetwork, enhanced_mixture
+from unified_sess.network import UnifiedNetwork, separate_and_enhance
 from unified_sess.utils.audio import read_audio
 from unified_sess.utils.errors import UserError, writable_folder
 
@@ -125,8 +125,7 @@ def run_network(network, mixture: np.ndarray, device: str | torch.device = "cpu"
     """Mixture `[time]` to estimates `[time, speakers]` and the enhanced mixture `[time]`, as numpy arrays."""
     batch = torch.as_tensor(mixture).unsqueeze(0).to(device)
     if isinstance(network, UnifiedNetwork):  # both from one pass
-        sources, features = network(batch)[:2]
-        enhanced = enhanced_mixture(network, features, batch.shape[-1])
+        sources, enhanced = separate_and_enhance(network, batch, network.enhanced_from)
     else:
         sources, enhanced = network.separate_batch(batch), network.enhance_batch(batch)
     return sources[0].float().cpu().numpy(), enhanced[0].float().cpu().numpy()
@@ -209,7 +208,7 @@ def evaluate_command(
         )
     manifests = prepare_manifests(corpus, Path(writable_folder(output)) / "manifests", progress)
     return evaluate_network(
-        UnifiedNetwork(separation.mods),
+        UnifiedNetwork(separation.mods, separation.enhanced_from),
         read_manifest(manifests[part], corpus.root),
         output,
         rate,

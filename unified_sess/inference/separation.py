@@ -16,13 +16,20 @@ from unified_sess.model_io.model_files import (
     CONFIG,
     find_model,
     is_exported,
-    load_checkpoint,
     load_model,
     read_config,
     save_model,
 )
-from unified_sess.model_io.results_folder import is_results_folder, load_results
-from unified_sess.network import MODULE_NAMES, NoEnhancer, enhance, enhanced_mixture, separate
+from unified_sess.model_io.results_folder import is_results_folder, load_trained_network
+from unified_sess.model_io.weights import load_checkpoint
+from unified_sess.network import (
+    ENHANCED_FROM,
+    MODULE_NAMES,
+    NoEnhancer,
+    enhance_alone,
+    separate,
+    separate_and_enhance,
+)
 from unified_sess.utils.errors import UserError
 
 
@@ -77,6 +84,11 @@ class UnifiedSeparation(Pretrained, PyTorchModelHubMixin, library_name="unified_
         """Rate in Hz that signals must have."""
         return self.hparams.sample_rate
 
+    @property
+    def enhanced_from(self) -> str:
+        """What the enhanced mixture is made of: `enhancer` or `sources`, see `separate_and_enhance`."""
+        return getattr(self.hparams, "enhanced_from", ENHANCED_FROM[0])
+
     # Separation
 
     @torch.no_grad()
@@ -104,10 +116,10 @@ class UnifiedSeparation(Pretrained, PyTorchModelHubMixin, library_name="unified_
         if mix.numel() == 0:
             return mix.new_zeros(*mix.shape, self.num_spks + enhanced)
         with self.inference_ctx:
-            sources, features = separate(self.mods, mix)[:2]
-            if enhanced:
-                clean = enhanced_mixture(self.mods, features, mix.shape[1])
-                sources = torch.cat((sources, clean.unsqueeze(2)), dim=2)
+            if not enhanced:
+                return separate(self.mods, mix).sources.float()
+            sources, clean = separate_and_enhance(self.mods, mix, self.enhanced_from)
+            sources = torch.cat((sources, clean.unsqueeze(2)), dim=2)
         return sources.float()
 
     def separate_batch(self, mix):
@@ -125,7 +137,7 @@ class UnifiedSeparation(Pretrained, PyTorchModelHubMixin, library_name="unified_
         if mix.numel() == 0:
             return mix
         with self.inference_ctx:
-            return enhanced_mixture(self.mods, enhance(self.mods, mix), mix.shape[1]).float()
+            return enhance_alone(self.mods, mix, self.enhanced_from).float()
 
     def separate_file(self, path, savedir=None, windows=DEFAULT_WINDOWS):
         """Separate an audio file: wav, flac, ogg or mp3 of any rate, length and channel count.
@@ -229,8 +241,8 @@ class UnifiedSeparation(Pretrained, PyTorchModelHubMixin, library_name="unified_
         """
         folder = find_model(source, **download_options)
         results = not (folder / CONFIG).is_file() and is_results_folder(folder)
-        config, modules = (load_results if results else load_model)(folder)
-        hparams = {"num_spks": config.num_spks, "sample_rate": config.sample_rate}
+        config, modules = (load_trained_network if results else load_model)(folder)
+        hparams = {name: value for name, value in config._asdict().items() if name != "modules"}
         model = cls(modules, hparams, run_opts=None if device is None else {"device": str(device)})
         model.config, model.evaluations = config, [] if results else read_evaluations(folder)
         return model

@@ -31,6 +31,8 @@ class CustomInterface(Pretrained):
     @torch.no_grad()
     def enhance_batch(self, mix):
         """Mixtures `[batch, time]` to enhanced mixtures `[batch, time]`."""
+        if getattr(self.hparams, "enhanced_from", "enhancer") == "sources":
+            return self.separate_batch(mix).sum(2)
         features = self._encode(mix)
         return self._decode(self.mods.masknet.enhancer(features)[0] * features, mix)
 
@@ -84,13 +86,13 @@ STAND_INS = {
         name: getattr(dual_path, name) for name in ("Dual_Path_Model", "SBRNNBlock", "SBTransformerBlock")
     },
     "unified_sess.nnet.resepformer": {"ResourceEfficientSeparator": Separator},
-    # SpeechBrain has no network on a spectrogram: the export of one begins this file with the classes.
-    "unified_sess.nnet.time_frequency": {
-        name: globals()[name]
-        for name in ("SpectralDecoder", "SpectralEncoder", "TimeFrequencyNet")
-        if name in globals()
-    },
 }
+# SpeechBrain has no network on a spectrogram: the export of one begins this file with the classes.
+for _module, _names in {
+    "time_frequency": ("SpectralDecoder", "SpectralEncoder", "TimeFrequencyNet"),
+    "band_split": ("BandSplitNet",),
+}.items():
+    STAND_INS[f"unified_sess.nnet.{_module}"] = {name: globals()[name] for name in _names if name in globals()}
 
 
 def provide_stand_ins():

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 from pathlib import Path
 
 import torch
@@ -10,11 +11,11 @@ import yaml
 from speechbrain.utils.logger import get_logger
 
 from unified_sess.model_io.model_card import MEASURES, evaluations_of, write_model_card
-from unified_sess.model_io.model_files import CONFIG, save_model
+from unified_sess.model_io.model_files import CONFIG, ModelConfig, save_model
 from unified_sess.model_io.module_tree import TreeDumper, as_yaml
-from unified_sess.model_io.results_folder import load_results
+from unified_sess.model_io.results_folder import load_trained_network
 from unified_sess.network import MODULE_NAMES
-from unified_sess.nnet import time_frequency
+from unified_sess.nnet import band_split, time_frequency
 from unified_sess.utils.errors import UserError, writable_folder
 from unified_sess.utils.files import atomic_path
 
@@ -22,6 +23,8 @@ logger = get_logger(__name__)
 
 HYPERPARAMS = "hyperparams.yaml"
 CUSTOM = "custom.py"
+SPECTRAL_NETWORKS = (time_frequency, band_split)  # SpeechBrain has none; a later one may use an earlier one
+OWN_IMPORTS = re.compile(r"^from unified_sess\S* import .*\n", re.MULTILINE)
 # What it replaces; first where SpeechBrain and `from_pretrained` start to read: a folder that has those is whole.
 FILES = (HYPERPARAMS, CONFIG, CUSTOM, *(f"{name}.ckpt" for name in MODULE_NAMES))
 HEADER = """\
@@ -49,7 +52,7 @@ pretrainer: !new:speechbrain.utils.parameter_transfer.Pretrainer
 """
 
 
-def export(results, folder, half=False, plain=False):
+def export(results: str | Path, folder: str | Path, half: bool = False, plain: bool = False) -> Path:
     """Write the best checkpoint of a results folder as a model folder.
 
     Arguments
@@ -77,7 +80,7 @@ def export(results, folder, half=False, plain=False):
     results, folder = Path(results), Path(folder)
     if folder.exists() and results.exists() and os.path.samefile(results, folder):
         raise UserError(f"{folder} is the results folder itself: give another folder for the model")
-    config, modules = load_results(results)
+    config, modules = load_trained_network(results)
     evaluations = evaluations_of(results)
     if half:
         _halve(modules)
@@ -113,17 +116,19 @@ def _write_for_speechbrain(folder, config, modules):
         Path(temporary).write_text(_custom(config), encoding="utf-8")
 
 
-def _custom(config):
+def _custom(config: ModelConfig) -> str:
     """The text of `custom.py`, which needs this package neither for SpeechBrain's classes nor for what it brings."""
-    files = [Path(__file__).with_name("custom.py")]
-    if time_frequency.__name__ in json.dumps(config.modules):
-        files.insert(0, Path(time_frequency.__file__))
-    return "\n\n".join(file.read_text(encoding="utf-8") for file in files)
+    text, wanted = Path(__file__).with_name("custom.py").read_text(encoding="utf-8"), json.dumps(config.modules)
+    if any(network.__name__ in wanted for network in SPECTRAL_NETWORKS):
+        files = [Path(network.__file__).read_text(encoding="utf-8") for network in SPECTRAL_NETWORKS]
+        # In one file, what one module takes from another stands above.
+        text = "\n\n".join([*(OWN_IMPORTS.sub("", file) for file in files), text])
+    return text
 
 
 def _hyperparams(config):
     names = {"masknet": "separator"}
     nodes = {names.get(name, name): as_yaml(tree) for name, tree in config.modules.items()}
-    content = {"sample_rate": config.sample_rate, "num_spks": config.num_spks, **nodes}
+    content = {**{name: value for name, value in config._asdict().items() if name != "modules"}, **nodes}
     text = yaml.dump(content, Dumper=TreeDumper, sort_keys=False, default_flow_style=False, allow_unicode=True)
     return HEADER + text + WIRING

@@ -1,13 +1,19 @@
 """The README.md of a model folder, with the hub's metadata header."""
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from torch import nn
 
+from unified_sess.model_io.model_files import ModelConfig
 from unified_sess.utils.errors import UserError
-from unified_sess.utils.files import atomic_path
+from unified_sess.utils.files import atomic_path, read_text
 from unified_sess.utils.metric_names import metric_label
+from unified_sess.utils.yaml_files import read_yaml
+
+LARGEST_CARD = 1_000_000  # bytes
 
 MEASURES = "test_results.json"  # what the evaluation of a training leaves in its results folder
 BODY = """
@@ -20,7 +26,7 @@ One network that cleans a noisy mixture and separates its {num_spks} speakers, t
 
 ## Use
 
-Safe for files of strangers, nothing in this folder is executed (`pip install unified_sess`):
+Safe for files of strangers, nothing in this folder is executed:
 
 ```python
 from unified_sess.inference import UnifiedSeparation
@@ -46,7 +52,13 @@ model = foreign_class(source="FOLDER OR HUB ID", pymodule_file="custom.py", clas
 """
 
 
-def write_model_card(folder, config, modules, evaluations=(), title="Speech enhancement and separation"):
+def write_model_card(
+    folder: str | Path,
+    config: ModelConfig,
+    modules: Mapping[str, nn.Module],
+    evaluations: Sequence[EvalResult] = (),
+    title: str = "Speech enhancement and separation",
+) -> None:
     """Write `README.md`.
 
     Arguments
@@ -112,9 +124,11 @@ def evaluations_of(results: str | Path) -> list[EvalResult]:
         raise UserError(f"{path} is no summary of results: evaluate again") from None
 
 
-def read_evaluations(folder):
+def read_evaluations(folder: str | Path) -> list[EvalResult]:
     """The records in the card of a model folder; none where there is no card or it cannot be read."""
     try:
+        # The hub's own reader follows a header's aliases without end; this one bounds them.
+        read_yaml(read_text(Path(folder) / "README.md", LARGEST_CARD).split("---")[1], folder)
         return ModelCard.load(Path(folder) / "README.md").data.eval_results or []
     except Exception:  # noqa: BLE001 - a card of any kind, also of a stranger, must not keep its model from loading
         return []

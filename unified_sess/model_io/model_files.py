@@ -1,6 +1,7 @@
 """Model folders that execute nothing: `config.json` and `model.safetensors`."""
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -8,16 +9,21 @@ import safetensors.torch
 import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError
-from safetensors import SafetensorError
+from torch import nn
 
-from unified_sess.model_io import module_tree
-from unified_sess.network import MODULE_NAMES, count_speakers
+from unified_sess.model_io.module_tree import as_of_today, check_size
+from unified_sess.model_io.weights import build_with_weights, by_module, check_fit, read_header, read_tensors
+from unified_sess.network import ENHANCED_FROM, MODULE_NAMES, minimum_length, separate
 from unified_sess.utils.errors import UserError
-from unified_sess.utils.files import atomic_path
+from unified_sess.utils.files import atomic_path, read_text
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
+FILES = (CONFIG, WEIGHTS)
 SAMPLE_RATES = (1000, 768000)  # Hz
+LARGEST_CONFIG = 1_000_000  # bytes; that of a published network has 3,000
+LARGEST_OVERLAP = 32  # frames of the encoder that a sample lies in
+TRIAL_LENGTH = 4  # kernels of the encoder in the silence that a new network is tried on
 SHIPPED = Path(__file__).resolve().parent.parent / "models" / "default"
 
 
@@ -31,18 +37,21 @@ class ModelConfig(NamedTuple):
     silence_threshold : float
         dB relative to the mixture below which an output holds nobody. Models trained with losses that know silence and
         level have it, and their outputs keep the level that the network gives. None: trained with SI-SNR, free in level.
+    enhanced_from : str
+        What the enhanced mixture is: decoded from the features of the `enhancer`, or the sum of the `sources`.
     """
 
     modules: dict
     num_spks: int
     sample_rate: int
     silence_threshold: float | None = None
+    enhanced_from: str = ENHANCED_FROM[0]
 
 
-def find_model(source, **download_options):
+def find_model(source: str | Path | None, allow_patterns: Sequence[str] = FILES, **download_options) -> Path:
     """Folder of a model: a local one, the shipped one (None) or a download from the hub.
 
-    Of a hub repository only `config.json` and `model.safetensors` are fetched.
+    Of a hub repository only files of `allow_patterns` are fetched.
 
     Raises
     ------
@@ -58,7 +67,7 @@ def find_model(source, **download_options):
     if Path(source).exists():
         raise UserError(f"{source} is a file: give the folder of the model")
     try:
-        return Path(snapshot_download(str(source), allow_patterns=[CONFIG, WEIGHTS], **download_options))
+        return Path(snapshot_download(str(source), allow_patterns=list(allow_patterns), **download_options))
     except HFValidationError:
         raise UserError(f"there is no model folder {source}") from None
     except Exception as error:  # noqa: BLE001 - a network can fail in many ways
@@ -68,12 +77,12 @@ def find_model(source, **download_options):
         ) from None
 
 
-def is_exported(folder):
+def is_exported(folder: str | Path) -> bool:
     """Whether a folder holds a model of ours that executes nothing; SpeechBrain's repositories have a `config.json` too."""
-    return all((Path(folder) / name).is_file() for name in (CONFIG, WEIGHTS))
+    return all((Path(folder) / name).is_file() for name in FILES)
 
 
-def save_model(folder, config, modules):
+def save_model(folder: str | Path, config: ModelConfig, modules: Mapping[str, nn.Module]) -> None:
     """Write `config.json` and `model.safetensors`."""
     folder = Path(folder)
     tensors = {
@@ -90,8 +99,11 @@ def save_model(folder, config, modules):
         Path(temporary).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
-def load_model(folder):
+def load_model(folder: str | Path) -> tuple[ModelConfig, dict[str, nn.Module]]:
     """Read a model folder without executing anything in it.
+
+    The names and shapes that the header of the weights holds are compared with the network of `config.json` before
+    either takes memory.
 
     Returns
     -------
@@ -104,58 +116,58 @@ def load_model(folder):
         Naming the file that is missing, corrupt or of another network.
     """
     folder = Path(folder)
-    config, states = read_states(folder)
-    with torch.device("meta"):  # sizes are compared before a hostile config can take memory
-        for name, module in _build(config, folder).items():
-            check_state(module, states[name], f"{folder / WEIGHTS}: {name}")
-    modules = _build(config, folder)
-    for name, module in modules.items():
-        module.load_state_dict(states[name])
-    check_speakers(modules, config.num_spks, folder / CONFIG)
+    config = _config_of(folder)
+    where, weights = folder / CONFIG, folder / WEIGHTS
+    check_fit(config.modules, by_module(read_header(weights), weights), where, weights)
+    modules = build_with_weights(config.modules, by_module(read_tensors(weights), weights), where, weights)
+    check_speakers(modules, config.num_spks, where)
     return config, modules
 
 
-def read_states(folder):
+def read_states(folder: str | Path) -> tuple[ModelConfig, dict[str, dict]]:
     """The `ModelConfig` of a model folder and the state dicts of its modules by name; raises as `load_model` does."""
+    path = Path(folder) / WEIGHTS
+    config = _config_of(folder)
+    return config, by_module(read_tensors(path), path)
+
+
+def _config_of(folder):
     folder = Path(folder)
-    for name in (CONFIG, WEIGHTS):
+    for name in FILES:
         if not (folder / name).is_file():
             raise UserError(f"{folder} has no {name}: give a folder made by unified-sess export")
-    config = read_config(folder / CONFIG)
-    try:
-        tensors = safetensors.torch.load_file(folder / WEIGHTS)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise UserError(f"{folder / WEIGHTS} is corrupt ({error}): copy or export it again") from None
-    states = {name: {} for name in MODULE_NAMES}
-    for key, tensor in tensors.items():
-        name, _, rest = key.partition(".")
-        if name not in states:
-            raise UserError(f"{folder / WEIGHTS} holds {key!r}, which belongs to no module")
-        states[name][rest] = tensor
-    return config, states
+    return read_config(folder / CONFIG)
 
 
-def _build(config, folder):
-    return {name: module_tree.build(tree, f"{folder / CONFIG}: {name}") for name, tree in config.modules.items()}
-
-
-def check_speakers(modules, num_spks, where):
-    """Raise `UserError` unless the four modules fit together and give `num_spks` sources."""
+def check_speakers(modules: Mapping[str, nn.Module], num_spks: int, where: str | Path) -> None:
+    """Raise `UserError` unless the four modules fit together and give `num_spks` sources as long as their mixture."""
     for module in modules.values():
         module.eval()
+    length = TRIAL_LENGTH * minimum_length(modules["encoder"])
+    filters = [part for part in modules["encoder"].modules() if isinstance(part, nn.Conv1d)]
+    if any(part.kernel_size[0] > LARGEST_OVERLAP * part.stride[0] for part in filters):
+        raise UserError(
+            f"{where}: its encoder's frames overlap more than {LARGEST_OVERLAP} times, which no network needs"
+        )
     try:
-        found = count_speakers(modules)
+        with torch.no_grad():
+            sources, features, *_ = separate(modules, torch.zeros(1, length))
+            decoded = modules["decoder"](features).shape[-1]
     except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"{where}: its modules do not fit together ({reason}): export the model again") from None
-    if found != num_spks:
-        raise UserError(f"{where} says {num_spks} speakers, but its network gives {found}: export the model again")
+    if sources.shape[2] != num_spks:
+        raise UserError(
+            f"{where} says {num_spks} speakers, but its network gives {sources.shape[2]}: export the model again"
+        )
+    if not length / 2 <= decoded <= 2 * length:
+        raise UserError(f"{where}: {length} samples come out as {decoded}: its encoder and decoder do not fit together")
 
 
-def read_config(path):
+def read_config(path: str | Path) -> ModelConfig:
     """Read and check a `config.json`; raises `UserError` naming the file and what is wrong in it."""
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        content = json.loads(read_text(path, LARGEST_CONFIG))
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} is not a JSON file ({error}): copy or export it again") from None
     if not isinstance(content, dict) or content.get("format") != "unified_sess":
@@ -172,8 +184,23 @@ def read_config(path):
         raise UserError(
             f"{path} has a sample rate of {numbers[1]} Hz, where {SAMPLE_RATES[0]} to {SAMPLE_RATES[1]} work"
         )
-    threshold = checked_silence_threshold(content.get("silence_threshold"), path)
-    return ModelConfig({name: modules[name] for name in MODULE_NAMES}, *numbers, threshold)
+    check_size(modules, path)
+    trees = {name: as_of_today(modules[name]) for name in MODULE_NAMES}
+    return ModelConfig(trees, *numbers, *checked_options(content, path))
+
+
+def checked_options(content: Mapping, where: str | Path) -> tuple[float | None, str]:
+    """`silence_threshold` and `enhanced_from` of a config or an experiment; `UserError` naming `where` for odd values."""
+    enhanced_from = content.get("enhanced_from", ENHANCED_FROM[0])
+    if enhanced_from not in ENHANCED_FROM:
+        raise UserError(f"{where}: enhanced_from is {str(enhanced_from)[:40]!r}: choose {' or '.join(ENHANCED_FROM)}")
+    silence_threshold = checked_silence_threshold(content.get("silence_threshold"), where)
+    if enhanced_from == "sources" and silence_threshold is None:
+        raise UserError(
+            f"{where}: enhanced_from is 'sources', whose sum means nothing without silence_threshold: "
+            "a network trained with SI-SNR leaves their level and polarity free"
+        )
+    return silence_threshold, enhanced_from
 
 
 def checked_silence_threshold(value, where: str | Path) -> float | None:
@@ -181,37 +208,5 @@ def checked_silence_threshold(value, where: str | Path) -> float | None:
     if value is None:
         return None
     if type(value) not in (int, float) or not -120 <= value < 0:
-        raise UserError(f"{where}: silence_threshold {value!r} is no number of dB from -120 to 0")
+        raise UserError(f"{where}: silence_threshold {repr(value)[:40]} is no number of dB from -120 to 0")
     return float(value)
-
-
-def load_checkpoint(module, path):
-    """Load a state dict saved by torch into a module; `UserError` where it is missing, corrupt or does not fit."""
-    state = read_checkpoint(path)
-    check_state(module, state, path)
-    module.load_state_dict(state)
-
-
-def read_checkpoint(path):
-    """A state dict saved by torch; `UserError` where it is missing, corrupt or something else."""
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing: give the folder of a whole model or of a training") from None
-    except Exception as error:  # noqa: BLE001 - a corrupt file can end in almost any exception
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:100]
-        raise UserError(f"{path} is corrupt ({reason}): copy or train it again") from None
-    if not isinstance(state, dict) or not all(map(torch.is_tensor, state.values())):
-        raise UserError(f"{path} holds no weights: give a checkpoint of SpeechBrain or of a training")
-    return state
-
-
-def check_state(module, state, where, way_out="of another network?"):
-    """Raise `UserError` naming the first weights of a state dict that do not fit a module, and the way out."""
-    own = module.state_dict()
-    for key in [*own, *state]:
-        if key not in state or key not in own:
-            raise UserError(f"{where} {'lacks' if key in own else 'has unexpected'} weights {key!r}: {way_out}")
-        if own[key].shape != state[key].shape:
-            sizes = f"{list(state[key].shape)} where the network has {list(own[key].shape)}"
-            raise UserError(f"{where}: weights {key!r} have the shape {sizes}: {way_out}")

@@ -5,11 +5,15 @@ same tree becomes `config.json` and the `!new:` nodes of an exported `hyperparam
 """
 
 import importlib
+import math
 
 import yaml
+from torch import nn
 
+from unified_sess.moved import new_name
 from unified_sess.network import MODULE_NAMES
 from unified_sess.utils.errors import UserError
+from unified_sess.utils.yaml_files import read_yaml
 
 NETWORKS = "unified_sess.nnet"
 SPEECHBRAIN = "speechbrain.lobes.models"
@@ -38,11 +42,43 @@ CLASSES = {
     f"{SPEECHBRAIN}.resepformer.SegLSTM",
 }
 RECURRENCES = ("RNN", "LSTM", "GRU", "LiGRU")  # looked up by name in a module of SpeechBrain
-LARGEST = 65536  # of any whole number in a tree: no network comes near, a hostile one would fill the memory
 TRAINING_ONLY = {"activation_checkpointing"}
 
+# What the numbers of a network may be, smallest and largest, by argument. The largest lie far above every published
+# network; beyond them a few bytes of a stranger's file would cost minutes or gigabytes.
+# X: dilations reach 2 ** (X - 1).
+LAYERS = {"num_layers": (1, 64), "layer": (1, 64), "repeats": (1, 64), "R": (1, 64), "X": (1, 12)}
+WIDTHS = dict.fromkeys(
+    ("N", "B", "H", "channels", "hidden", "hidden_channels", "hidden_size", "input_size", "input_dim", "in_channels",
+     "out_channels", "outsize", "unit", "d_model", "d_ffn", "kdim", "vdim", "input_shape", "frequency_hidden"),
+    (1, 8192),
+)  # fmt: skip
+NUMBERS = {
+    **LAYERS,
+    **WIDTHS,
+    "kernel_size": (1, 8192),
+    "stride": (1, 8192),
+    "frequencies": (2, 8193),
+    "bands": (1, 8193),
+    "P": (1, 255),
+    "K": (2, 2500),
+    "segment_size": (1, 2500),
+    "max_length": (1, 20000),
+    "num_spks": (1, 16),
+    "num_spk": (1, 16),
+    "C": (1, 16),
+    "nhead": (1, 128),
+    "pooling": (1, 64),
+    "block": (1, 64),
+    "dropout": (0, 1),
+}
+LARGEST_LAYER_COUNT = 1000  # layers of a network with those inside them; the largest published one has 37
+DEEPEST_TREE = 4  # levels of modules inside modules and lists inside lists; a dual-path network has 2
+LONGEST_TEXT = 64  # characters, such as of the name of a norm
+LONGEST_LIST = 64  # items, such as bands of a spectrogram
 
-def build(tree, where):
+
+def build(tree: dict, where: object) -> nn.Module:
     """Build the module that a tree describes.
 
     Arguments
@@ -55,34 +91,56 @@ def build(tree, where):
     Raises
     ------
     UserError
-        For anything but a whitelisted class with plain arguments that it takes.
+        For anything but a whitelisted class with plain arguments that it takes, in the bounds of `NUMBERS`.
     """
     check(tree, where)
     return _build(tree, where)
 
 
-def check(tree, where):
-    """Raise `UserError` unless a tree holds whitelisted classes and plain values alone."""
+def check_size(trees: dict[str, dict], where: object) -> None:
+    """Raise `UserError` where trees are no network of a size that exists."""
+    for name, tree in trees.items():
+        check(tree, f"{where}: {name}")
+    layers = sum(map(_count_layers, trees.values()))
+    if layers > LARGEST_LAYER_COUNT:
+        raise UserError(f"{where} describes {layers} layers, and more than {LARGEST_LAYER_COUNT} no network needs")
+
+
+def check(tree: object, where: object, depth: int = 1) -> None:
+    """Raise `UserError` unless a tree holds whitelisted classes and plain values within bounds alone."""
     if not isinstance(tree, dict) or set(tree) != {"class", "args"} or not isinstance(tree["args"], dict):
         raise UserError(f"{where} is not a module with 'class' and 'args': export the model again")
-    if not isinstance(tree["class"], str) or tree["class"] not in CLASSES:
-        raise UserError(f"{where} names the class {tree['class']!r}, which model files may not use")
+    if not isinstance(tree["class"], str) or new_name(tree["class"]) not in CLASSES:
+        raise UserError(f"{where} names the class {str(tree['class'])[:100]!r}, which model files may not use")
+    if depth > DEEPEST_TREE:
+        raise UserError(f"{where} nests deeper than {DEEPEST_TREE} levels, which no network needs")
     for name, value in tree["args"].items():
-        _check_value(value, name, f"{where}.{name}")
+        _check_value(value, name, f"{where}.{str(name)[:LONGEST_TEXT]}", depth)
 
 
-def _check_value(value, name, where):
+def _check_value(value, name, where, depth):
     if isinstance(value, dict):
-        check(value, where)
-    elif isinstance(value, list):
+        check(value, where, depth + 1)
+    elif isinstance(value, list) and depth <= DEEPEST_TREE and len(value) <= LONGEST_LIST:
         for item in value:
-            _check_value(item, name, where)
-    elif isinstance(value, (int, float)) and abs(value) > LARGEST:
-        raise UserError(f"{where} is {value}, which no network needs")
-    elif not isinstance(value, (str, int, float, bool, type(None))):
+            _check_value(item, name, where, depth + 1)
+    elif isinstance(value, bool) or value is None:
+        pass
+    elif isinstance(value, (int, float)):
+        smallest, largest = NUMBERS.get(name, (0, 0))
+        if not smallest <= value <= largest:  # nor is NaN
+            raise UserError(f"{where} is {str(value)[:LONGEST_TEXT]}, which no network needs")
+    elif not isinstance(value, str) or len(value) > LONGEST_TEXT:
         raise UserError(f"{where} is not a plain value")
     elif name == "rnn_type" and value not in RECURRENCES:
         raise UserError(f"{where} is {value!r}: choose one of {', '.join(RECURRENCES)}")
+
+
+def _count_layers(tree):
+    """Layers that a tree builds, those inside other layers as often as these."""
+    args = tree["args"]
+    own = math.prod(args[name] for name in LAYERS if isinstance(args.get(name), int))
+    return own * (1 + sum(_count_layers(value) for value in args.values() if isinstance(value, dict)))
 
 
 def _build(value, where):
@@ -90,15 +148,16 @@ def _build(value, where):
         return [_build(item, where) for item in value]
     if not isinstance(value, dict):
         return value
-    module, _, name = value["class"].rpartition(".")
+    module, _, name = new_name(value["class"]).rpartition(".")
     arguments = {key: _build(item, f"{where}.{key}") for key, item in value["args"].items()}
     try:
         return getattr(importlib.import_module(module), name)(**arguments)
     except (TypeError, ValueError, AttributeError, RuntimeError, ZeroDivisionError, AssertionError) as error:
-        raise UserError(f"{where} cannot be built as {name}: {str(error) or type(error).__name__}") from None
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{where} cannot be built as {name}: {reason}") from None
 
 
-def trees_of_experiment(text, where):
+def trees_of_experiment(text: str, where: object) -> tuple[dict[str, dict], dict]:
     """Trees of the four modules of a resolved experiment file, and its scalar settings.
 
     Arguments
@@ -118,38 +177,22 @@ def trees_of_experiment(text, where):
     UserError
         When the file does not parse or a module is missing or not in the whitelist.
     """
-    try:
-        content = yaml.load(text, Loader=_TreeLoader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        raise UserError(f"{where} is not valid YAML{f' in line {mark.line + 1}' if mark else ''}") from None
+    content = read_yaml(text, where)
     modules = content.get("modules") if isinstance(content, dict) else None
     missing = [name for name in MODULE_NAMES if not isinstance(modules, dict) or name not in modules]
     if missing:
         raise UserError(f"{where} has no {', '.join(missing)} under 'modules': give the results folder of a training")
-    trees = {name: _without_training_options(modules[name]) for name in MODULE_NAMES}
-    for name, tree in trees.items():
-        check(tree, f"{where}: {name}")
+    check_size({name: modules[name] for name in MODULE_NAMES}, where)
+    trees = {name: as_of_today(modules[name]) for name in MODULE_NAMES}
     return trees, {k: v for k, v in content.items() if isinstance(v, (str, int, float, bool, type(None)))}
 
 
-def _without_training_options(value):
+def as_of_today(value):
+    """A checked tree with classes by the names they have now, without what serves training alone."""
     if not isinstance(value, dict):
         return value
-    return {k: _without_training_options(v) for k, v in value.items() if k not in TRAINING_ONLY}
-
-
-class _TreeLoader(yaml.SafeLoader):
-    """Reads `!new:` nodes as trees; any other tag becomes an object that `check` refuses."""
-
-
-def _new(loader, name, node):
-    arguments = loader.construct_mapping(node, deep=True) if isinstance(node, yaml.MappingNode) else {}
-    return {"class": name, "args": arguments}
-
-
-_TreeLoader.add_multi_constructor("!new:", _new)
-_TreeLoader.add_multi_constructor("!", lambda loader, suffix, node: object())
+    args = {key: as_of_today(item) for key, item in value["args"].items() if key not in TRAINING_ONLY}
+    return {"class": new_name(value["class"]), "args": args}
 
 
 class TreeDumper(yaml.SafeDumper):

@@ -1,28 +1,28 @@
 """The trained network of a results folder."""
 
+import math
 from pathlib import Path
 
-import yaml
+from torch import nn
 
-from unified_sess.model_io import module_tree
-from unified_sess.model_io.model_files import (
-    ModelConfig,
-    check_speakers,
-    checked_silence_threshold,
-    load_checkpoint,
-)
+from unified_sess.model_io.model_files import ModelConfig, check_speakers, checked_options
+from unified_sess.model_io.module_tree import trees_of_experiment
+from unified_sess.model_io.weights import build_with_weights, read_checkpoint
 from unified_sess.network import MODULE_NAMES
 from unified_sess.utils.errors import UserError
+from unified_sess.utils.files import read_text
+from unified_sess.utils.yaml_files import read_yaml
 
 EXPERIMENT = "hyperparams.yaml"
+LARGEST_EXPERIMENT = 1_000_000  # bytes; that of a published network has 6,000
 
 
-def is_results_folder(folder):
+def is_results_folder(folder: str | Path) -> bool:
     """Whether a folder looks like the output of a training."""
     return (Path(folder) / EXPERIMENT).is_file() and (Path(folder) / "save").is_dir()
 
 
-def load_results(folder):
+def load_trained_network(folder: str | Path) -> tuple[ModelConfig, dict[str, nn.Module]]:
     """The network of the best checkpoint of a results folder; nothing in the folder is executed.
 
     Arguments
@@ -44,35 +44,38 @@ def load_results(folder):
     experiment = folder / EXPERIMENT
     if not folder.is_dir():
         raise UserError(f"there is no results folder {folder}")
+    checkpoint = best_checkpoint(folder) if experiment.is_file() else None
     try:
-        text = experiment.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
+        text = read_text(experiment, LARGEST_EXPERIMENT)
+    except (OSError, ValueError):
         raise UserError(f"{folder} has no readable {EXPERIMENT}: give the output folder of a training") from None
-    trees, settings = module_tree.trees_of_experiment(text, experiment)
+    trees, settings = trees_of_experiment(text, experiment)
     numbers = [settings.get(name) for name in ("num_spks", "sample_rate")]
     if not all(type(number) is int and number > 0 for number in numbers):
         raise UserError(f"{experiment} lacks num_spks or sample_rate")
-    modules = {name: module_tree.build(tree, f"{experiment}: {name}") for name, tree in trees.items()}
-    checkpoint = best_checkpoint(folder)
-    for name in MODULE_NAMES:
-        load_checkpoint(modules[name], checkpoint / f"{name}.ckpt")
+    options = checked_options(settings, experiment)
+    states = {name: read_checkpoint(checkpoint / f"{name}.ckpt") for name in MODULE_NAMES}
+    modules = build_with_weights(trees, states, experiment, checkpoint)
     check_speakers(modules, numbers[0], experiment)
-    threshold = checked_silence_threshold(settings.get("silence_threshold"), experiment)
-    return ModelConfig(trees, *numbers, threshold), modules
+    return ModelConfig(trees, *numbers, *options), modules
 
 
-def best_checkpoint(folder):
+def best_checkpoint(folder: str | Path) -> Path:
     """Folder of the checkpoint with the highest SI-SNR improvement on validation; `UserError` where there is none."""
     save = Path(folder) / "save"
     found = []
     for marker in save.glob("CKPT*/CKPT.yaml"):
         try:
-            meta = yaml.safe_load(marker.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError):
-            raise UserError(f"{marker} is corrupt: remove that checkpoint") from None
+            meta = read_yaml(read_text(marker, LARGEST_EXPERIMENT), marker)
+        except (OSError, ValueError, UserError):
+            raise UserError(f"{marker} is corrupt: move that checkpoint out of {save}") from None
         meta = meta if isinstance(meta, dict) else {}
         # A checkpoint inside an epoch has no validation: it serves when there is no other.
-        found.append((meta.get("si_snri", float("-inf")), meta.get("unixtime", 0), marker.parent))
+        found.append((_number(meta.get("si_snri")), _number(meta.get("unixtime")), marker.parent))
     if not found:
         raise UserError(f"no checkpoint in {save}: train first")
     return max(found)[-1]
+
+
+def _number(value):
+    return value if isinstance(value, (int, float)) and math.isfinite(value) else -math.inf

@@ -1,22 +1,26 @@
 """Start training from a separation model: strict weights, and an enhancer that begins as an identity."""
 
-import contextlib
 import re
-import tempfile
-from pathlib import Path
+from collections.abc import Mapping
 
 import torch
+from torch import nn
 
-from unified_sess.model_io.model_files import check_state, find_model, is_exported, read_checkpoint, read_states
-from unified_sess.model_io.results_folder import best_checkpoint, is_results_folder
+from unified_sess.model_io.model_files import FILES, find_model, is_exported, read_states
+from unified_sess.model_io.results_folder import EXPERIMENT, LARGEST_EXPERIMENT, best_checkpoint, is_results_folder
+from unified_sess.model_io.weights import check_state, read_checkpoint
+from unified_sess.network import MODULE_NAMES
+from unified_sess.nnet.band_split import BandSplitNet
 from unified_sess.nnet.time_frequency import TimeFrequencyNet
 from unified_sess.utils.errors import UserError
 
 SEPARATOR_MODULES = ("encoder", "masknet", "decoder")
+TRIAL_FRAMES = 50  # of the features that an enhancer is tried on
+HUB_FILES = (*FILES, EXPERIMENT, *(f"{name}.ckpt" for name in MODULE_NAMES))  # of a repository of any of these layouts
 
 
-def load_pretrained(modules, source, sample_rate):
-    """Load the weights of a separation model into the modules of an experiment.
+def load_pretrained(modules: Mapping[str, nn.Module], source: str, sample_rate: int) -> None:
+    """Load the weights of a separation model into the modules of an experiment; nothing of the model is executed.
 
     Arguments
     ---------
@@ -48,43 +52,15 @@ def load_pretrained(modules, source, sample_rate):
 
 def _weights(source):
     """State dictionaries of the modules, by name, and the sample rate or None."""
-    folder = Path(source)
-    if not folder.is_dir():
-        return _hub_weights(source)
+    folder = find_model(source, HUB_FILES)
     if is_exported(folder):
-        return _exported_weights(folder)
-    rate = _sample_rate(folder / "hyperparams.yaml")
+        config, weights = read_states(folder)
+        return _with_an_enhancer_or_none(weights), config.sample_rate
+    rate = _sample_rate(folder / EXPERIMENT)
     if is_results_folder(folder):
         folder = best_checkpoint(folder)
     names = [*SEPARATOR_MODULES, *(["enhancer"] if (folder / "enhancer.ckpt").is_file() else [])]
     return _with_an_enhancer_or_none({name: read_checkpoint(folder / f"{name}.ckpt") for name in names}), rate
-
-
-def _exported_weights(folder):
-    config, weights = read_states(folder)
-    return _with_an_enhancer_or_none(weights), config.sample_rate
-
-
-def _hub_weights(source):
-    from speechbrain.inference.separation import SepformerSeparation
-
-    folder = None
-    with contextlib.suppress(UserError):  # SpeechBrain's call says what is wrong with the source
-        folder = find_model(source)
-    if folder is not None and is_exported(folder):
-        return _exported_weights(folder)
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            model = SepformerSeparation.from_hparams(source=source, savedir=folder)
-        except Exception as error:  # noqa: BLE001, the hub and the model's own code raise anything
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
-            raise UserError(
-                f"{source} is neither a folder nor a separation model of the hub that can be loaded ({reason})"
-            ) from None
-    # Not `model.mods`: there the masknet of a unified model is the composite with its enhancer.
-    parts = model.hparams.pretrainer.loadables
-    weights = {name: parts[name].state_dict() for name in (*SEPARATOR_MODULES, "enhancer") if name in parts}
-    return _with_an_enhancer_or_none(weights), getattr(model.hparams, "sample_rate", None)
 
 
 def _with_an_enhancer_or_none(weights):
@@ -93,14 +69,16 @@ def _with_an_enhancer_or_none(weights):
 
 
 def _sample_rate(hyperparams):
+    """The rate in Hz that the first line `sample_rate: ...` of a file says, or None."""
     if not hyperparams.is_file():
         return None
-    found = re.search(r"^sample_rate:\s*(\d+)", hyperparams.read_text(encoding="utf-8", errors="replace"), re.MULTILINE)
+    with open(hyperparams, encoding="utf-8", errors="replace") as file:
+        found = re.search(r"^sample_rate:\s*(\d{1,9})\b", file.read(LARGEST_EXPERIMENT), re.MULTILINE)
     return int(found.group(1)) if found else None
 
 
 @torch.no_grad()
-def start_as_identity(enhancer):
+def start_as_identity(enhancer: nn.Module) -> None:
     """Change the weights of an enhancer so that its mask is 1 for every input; everything stays trainable.
 
     One inner channel is made constant and alone feeds the mask. All other paths into the mask start at zero weight,
@@ -109,21 +87,37 @@ def start_as_identity(enhancer):
     Raises
     ------
     UserError
-        When the enhancer is neither a Conv-TasNet mask network nor a dual-path model (SpeechBrain's or ours), nor a
-        `TimeFrequencyNet`.
+        When the mask of the enhancer cannot be 1 everywhere, such as a softmax over the channels, or when the enhancer
+        is neither a Conv-TasNet mask network nor a dual-path model (SpeechBrain's or ours), nor one on a spectrogram.
     """
     state = dict(enhancer.named_parameters())
     if "mask_conv1x1.conv.weight" in state:
         _constant_convtasnet(state)
+        channels = state["layer_norm.gamma"].numel()
     elif "end_conv1x1.weight" in state and "output.0.weight" in state:
         _constant_dual_path(state)
+        channels = len(state["end_conv1x1.weight"])
     elif isinstance(enhancer, TimeFrequencyNet):
         enhancer.masks.weight.zero_()
         enhancer.masks.bias.fill_(1)
+        return
+    elif isinstance(enhancer, BandSplitNet):
+        for linear in enhancer.masks.bands_out:
+            linear.weight.zero_()
+            linear.bias.zero_()
+            linear.bias.unflatten(1, (enhancer.num_spks, 2, -1))[:, :, 0] = 1
+        return
     else:
         raise UserError(
             f"an enhancer of class {type(enhancer).__name__} cannot start as an identity: "
             "choose a Conv-TasNet, dual-path or time-frequency enhancer to fine-tune with"
+        )
+    device = next(iter(state.values())).device
+    mask = enhancer(torch.rand(1, channels, TRIAL_FRAMES, device=device))
+    if not torch.allclose(mask, torch.ones_like(mask), atol=1e-3):
+        raise UserError(
+            f"the mask of an enhancer of class {type(enhancer).__name__} with these settings cannot start as an identity "
+            f"(it is {float(mask.mean()):.3g} instead of 1): give it mask_nonlinear relu, or another --network"
         )
 
 

@@ -61,3 +61,12 @@ def append_lines(path):
         if error.errno and not error.filename:  # a full disk does not tell it
             raise OSError(error.errno, error.strerror, os.fspath(path)) from None
         raise
+
+
+def read_text(path: str | os.PathLike, largest: int) -> str:
+    """The text of a UTF-8 file; ValueError where it has more bytes than `largest` or is not text."""
+    with open(path, "rb") as file:
+        data = file.read(largest + 1)
+    if len(data) > largest:
+        raise ValueError(f"it has more than {largest:,} bytes")
+    return data.decode("utf-8")
