@@ -36,7 +36,6 @@ DEFAULTS = {"options": {}, "lr": 1e-3, "batch": 4, "seconds": 2.0, "step_weight"
 DEV_MIXTURES, DEV_SECONDS = 40, 4.0
 SAVE_EVERY = 60.0  # seconds of processor time
 WARM_UP = 0.05  # share of the time in which the learning rate rises
-AVERAGE = 0.99  # decay a step of the average of the weights
 LAMBDA = 0.1
 
 
@@ -117,9 +116,6 @@ class Run:
         self.trial, self.arguments = trial, arguments
         torch.manual_seed(arguments.seed)
         self.modules = build(trial)
-        self.average = torch.optim.swa_utils.AveragedModel(
-            self.modules, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(AVERAGE), use_buffers=False
-        )
         self.joint = JointStep(self.modules, GradientModulation("gm"), LAMBDA, -30.0, False)
         self.optimizer = torch.optim.Adam(self.modules.parameters(), lr=trial["lr"], fused=True)
         self.file = arguments.output / f"{trial['what'].replace(' ', '_').replace('/', '-')}-{arguments.seed}.pt"
@@ -127,13 +123,13 @@ class Run:
         if self.file.exists():
             state = torch.load(self.file, weights_only=True)
             self.step, self.used, self.curve = state["step"], state["used"], state["curve"]
-            for name in ("modules", "average", "optimizer"):
+            for name in ("modules", "optimizer"):
                 getattr(self, name).load_state_dict(state[name])
 
     def save(self):
         """Write the state to a file beside and put it in place at once."""
         state = {"step": self.step, "used": self.used, "curve": self.curve}
-        state |= {name: getattr(self, name).state_dict() for name in ("modules", "average", "optimizer")}
+        state |= {name: getattr(self, name).state_dict() for name in ("modules", "optimizer")}
         new = self.file.with_suffix(".new")
         torch.save(state, new)
         os.replace(new, self.file)
@@ -156,7 +152,6 @@ class Run:
             torch.nn.utils.clip_grad_norm_(self.modules.parameters(), 5.0)
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
-            self.average.update_parameters(self.modules)
             self.used += time.process_time() - start
             self.step += 1
             self.curve.append([self.used, float(losses.separation.detach().mean())])
@@ -188,8 +183,8 @@ def main():
     ]
     table = arguments.output / "table.md"
     rows = [
-        "| what | parameters | ms a second | steps | training loss | SI-SNRi (dB) | of the average |",
-        "|---" * 7 + "|",
+        "| what | parameters | ms a second | steps | training loss | SI-SNRi (dB) |",
+        "|---" * 6 + "|",
     ]
     for trial in json.loads(arguments.trials.read_text()):
         run = Run(DEFAULTS | trial, arguments)
@@ -197,13 +192,10 @@ def main():
         result = run.file.with_suffix(".json")
         if not result.exists():
             parameters = sum(p.numel() for p in run.modules.parameters())
-            gains = improvement(run.modules, dev), improvement(run.average.module, dev)
-            result.write_text(json.dumps([parameters, speed(run.modules), run.step, *gains]))
-        parameters, ms, steps, gain, averaged = json.loads(result.read_text())
+            result.write_text(json.dumps([parameters, speed(run.modules), run.step, improvement(run.modules, dev)]))
+        parameters, ms, steps, gain = json.loads(result.read_text())
         loss = np.mean([value for _, value in run.curve[-max(10, len(run.curve) // 10) :]])
-        rows.append(
-            f"| {trial['what']} | {parameters / 1e6:.2f} M | {ms:.0f} | {steps} | {loss:.2f} | {gain:.2f} | {averaged:.2f} |"
-        )
+        rows.append(f"| {trial['what']} | {parameters / 1e6:.2f} M | {ms:.0f} | {steps} | {loss:.2f} | {gain:.2f} |")
         print("\n".join(rows), flush=True)
         table.write_text("\n".join(rows) + "\n")
 
