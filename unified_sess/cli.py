@@ -52,6 +52,10 @@ def separate(
     ] = 16.0,
     overlap: Annotated[float, typer.Option(help="Seconds that windows overlap by.")] = 4.0,
     batch_size: Annotated[int, typer.Option(help="Windows that go through the network together.")] = 4,
+    effort: Annotated[
+        int | None,
+        typer.Option(help="Runs of a separator that works in steps: 1 is fastest; without it all, which is best."),
+    ] = None,
     fixed_order: Annotated[
         bool, typer.Option("--fixed-order", help="Keep the network's order of speakers instead of tracking voices.")
     ] = False,
@@ -68,12 +72,15 @@ def separate(
     """
     from unified_sess.inference import UnifiedSeparation, Windows
     from unified_sess.inference.files.separate_files import Options, separate_files
+    from unified_sess.network import set_effort
 
     options = Options(
         enhanced, extension.value, model_rate, overwrite, fixed_order, Windows(window, overlap, batch_size)
     )
     keep_freed_memory()
     network = UnifiedSeparation.from_pretrained(model, device=checked_device(device))
+    if effort is not None:
+        set_effort(network.mods, effort)
     separate_files(network, paths, output_dir, options, jobs)
 
 

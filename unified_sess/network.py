@@ -11,6 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
+from unified_sess.utils.errors import UserError
+
 MODULE_NAMES = ("encoder", "enhancer", "masknet", "decoder")
 SHARED_MODULES = ("encoder", "enhancer")  # reached by the gradients of both tasks
 ENHANCED_FROM = ("enhancer", "sources")  # what an enhanced mixture may be made of; the first is the default
@@ -163,6 +165,29 @@ def for_each_length(lengths):
 def minimum_length(encoder):
     """Samples that the encoder's convolutions need at least."""
     return max((m.kernel_size[0] for m in encoder.modules() if isinstance(m, nn.Conv1d)), default=1)
+
+
+def set_effort(modules, effort):
+    """Choose how often a separator that works in steps runs its cell: fewer runs are faster and separate less well.
+
+    Arguments
+    ---------
+    modules : mapping
+        encoder, enhancer, masknet, decoder.
+    effort : int
+        1 to the runs that it was trained with.
+
+    Raises
+    ------
+    UserError
+        For another number, or a separator that does not work in steps.
+    """
+    most = getattr(modules["masknet"], "repeats", 1)
+    if most == 1:
+        raise UserError("the separator of this model does not work in steps: leave effort out")
+    if not 1 <= effort <= most:
+        raise UserError(f"effort must be from 1 (fastest) to {most} (best), not {effort}")
+    modules["masknet"].effort = effort
 
 
 def count_speakers(modules, device="cpu"):

@@ -5,8 +5,10 @@ import io
 import pytest
 import torch
 
+from unified_sess.network import set_effort
 from unified_sess.nnet.band_split import BandSplitNet, _as_factors
 from unified_sess.nnet.time_frequency import RecurrentPath, SpectralDecoder, SpectralEncoder, level_and_phase
+from unified_sess.utils.errors import UserError
 
 BANDS = [[8, 2], [28, 7]]  # 33 frequencies: the highest band reaches 3 above them
 
@@ -115,6 +117,17 @@ def test_fewer_runs_of_the_cell_give_the_masks_of_an_earlier_step():
             network.effort = effort
             assert torch.equal(network(features), masks)
     assert len(steps) == 3 and not torch.allclose(steps[0], steps[1])
+
+
+def test_effort_is_what_the_separator_can_do():
+    modules = {"masknet": small(repeats=3)}
+    set_effort(modules, 2)
+    assert len(modules["masknet"].steps(torch.randn(1, 66, 9))) == 2
+    for effort in (0, 4):
+        with pytest.raises(UserError, match="from 1 .* to 3"):
+            set_effort(modules, effort)
+    with pytest.raises(UserError, match="does not work in steps"):
+        set_effort({"masknet": torch.nn.Identity()}, 1)
 
 
 def test_runs_of_the_cell_share_their_weights():

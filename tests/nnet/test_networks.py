@@ -15,7 +15,7 @@ from unified_sess.network import enhance, separate
 from unified_sess.utils.errors import UserError
 
 NETWORKS = ["convtasnet", "dprnn", "sepformer", "convtasnet-small", "dprnn-small", "sepformer-small"]
-NETWORKS += ["resepformer", "skim", "tfdprnn-small"]
+NETWORKS += ["resepformer", "skim", "tfdprnn-small", "bandsplit-small"]
 PUBLISHED = [  # millions of parameters with two speakers, with three, alone with two
     ("sepformer", 29.17, 29.24, 25.68),
     ("dprnn", 19.68, 19.75, 14.62),
@@ -40,7 +40,7 @@ def test_published_sizes(repository, name, two, three, alone):
 
 @pytest.mark.parametrize("name", [name for name in NETWORKS if name.endswith("-small")])
 def test_small_sizes_stay_small(repository, name):
-    limit = 3e6 if name == "tfdprnn-small" else 1e6  # few frames a second: width is cheap
+    limit = 3e6 if name in ("tfdprnn-small", "bandsplit-small") else 1e6  # few frames a second: width is cheap
     assert count_parameters(build(repository, name).values()) < limit
 
 
