@@ -1,7 +1,12 @@
 """The command line: its help, its exit statuses and what it hands on."""
 
+import io
+import json
 import re
 import shlex
+import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -9,10 +14,10 @@ import soundfile
 import torch
 import typer
 
-from unified_sess import cli
+from unified_sess import __version__, cli
 from unified_sess.model_io import model_files
 
-COMMANDS = ("separate", "export", "evaluate", "compare", "check-data", "show-network")
+COMMANDS = ("separate", "join-summaries", "export", "evaluate", "compare", "check-data", "show-network")
 
 
 def run(capsys, *arguments):
@@ -85,19 +90,23 @@ def test_separate(capsys, recording, random_model, tmp_path):  # noqa: F811
 def test_every_option_of_separate_arrives(capsys, recording, random_model, tmp_path, monkeypatch):  # noqa: F811
     seen = {}
 
-    def separate_files(model, paths, output_dir, options, jobs):
+    def separate_files(model, paths, output_dir, options, jobs, shard, summaries):
         seen.update(options._asdict(), paths=paths, jobs=jobs, device=model.device, output=output_dir)
+        seen.update(shard=shard, summaries=summaries)
 
     monkeypatch.setattr("unified_sess.inference.files.separate_files.separate_files", separate_files)
     status, _, _ = run(
         capsys, "separate", "a.wav", "b", "--output-dir", "out", "--model", random_model, "--enhanced", "--format", "flac",
         "--model-rate", "--overwrite", "--device", "cpu", "--jobs", "3", "--window", "8", "--overlap", "2",
-        "--batch-size", "5", "--fixed-order", "--", "-dash.wav",
+        "--batch-size", "5", "--fixed-order", "--noise", "--rttm", "--normalize", "-20", "--num-spks", "1",
+        "--channel", "2", "--stream", "3", "--subtype", "pcm_24", "--shard", "2/5", "--json", "--", "-dash.wav",
     )  # fmt: skip
     assert status == 0
     assert seen["paths"] == ["a.wav", "b", "-dash.wav"] and str(seen["output"]) == "out" and seen["jobs"] == 3
     assert seen["extension"] == "flac" and tuple(seen["windows"]) == (8.0, 2.0, 5) and str(seen["device"]) == "cpu"
-    assert all(seen[name] is True for name in ("enhanced", "model_rate", "overwrite", "fixed_order"))
+    assert all(seen[name] is True for name in ("enhanced", "model_rate", "overwrite", "fixed_order", "noise", "rttm"))
+    assert (seen["normalize"], seen["num_spks"], seen["channel"], seen["stream"]) == (-20.0, 1, 2, 3)
+    assert seen["subtype"] == "PCM_24" and seen["shard"] == (2, 5) and seen["summaries"] is not None
 
 
 @pytest.mark.parametrize(
@@ -106,6 +115,9 @@ def test_every_option_of_separate_arrives(capsys, recording, random_model, tmp_p
         (["--device", "cuda:77"], "cuda:77"), (["--device", "banana"], "banana"), (["--device", "meta"], "meta"),
         (["--jobs", "0"], "--jobs 0"), (["--window", "0.1"], "0.1 s"), (["--overlap", "15"], "15.0 s"),
         (["--batch-size", "0"], "batch size 0"), (["--model", "/nowhere/at all"], "/nowhere/at all"),
+        (["--num-spks", "3"], "--num-spks 3"), (["--num-spks", "0"], "--num-spks 0"), (["--shard", "0/3"], "--shard 0/3"),
+        (["--shard", "4/3"], "--shard 4/3"), (["--shard", "3"], "--shard 3"), (["--channel", "left"], "--channel left"),
+        (["--effort", "2"], "does not work in steps"), (["--normalize", "23"], "--normalize 23"), (["--subtype", "FLOAT", "--format", "flac"], "--format wav"),
     ],
 )  # fmt: skip
 def test_values_that_cannot_be(capsys, recording, random_model, tmp_path, options, words):  # noqa: F811
@@ -135,6 +147,62 @@ def test_the_shipped_model(capsys, recording, random_model, tmp_path, monkeypatc
     assert run(capsys, "separate", recording, "--output-dir", tmp_path / "out")[0] == 0
     run(capsys, "separate", recording, "--output-dir", tmp_path / "named", "--model", random_model)
     assert (tmp_path / "out/a_s1.wav").read_bytes() == (tmp_path / "named/a_s1.wav").read_bytes()
+
+
+def test_version(capsys):
+    assert run(capsys, "--version") == (0, f"unified-sess {__version__}\n", "")
+
+
+def test_standard_input_is_a_recording(recording, random_model, tmp_path):
+    """`separate -` said that there is no file of that name."""
+    command = [sys.executable, "-c", "from unified_sess.cli import main; main()", "separate", "-", "--num-spks", "2"]
+    command += ["--model", random_model, "--output-dir", tmp_path / "out", "--json"]
+    done = subprocess.run(command, input=recording.read_bytes(), capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["stdin_s1.wav", "stdin_s2.wav"]
+    summary = json.loads(done.stdout)
+    assert summary["source"] == "standard input" and summary["duration"] == 1.0 and b"separated 1 file" in done.stderr
+
+
+@pytest.mark.parametrize(("content", "words"), [(b"", "brought nothing"), (b"hello", "standard input as audio")])
+def test_standard_input_that_is_no_recording_is_one_line(capsys, random_model, tmp_path, monkeypatch, content, words):
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content)))
+    status, _, err = run(capsys, "separate", "-", "--model", random_model, "--output-dir", tmp_path / "out")
+    assert status == 1 and sum(words in line for line in err.splitlines()) == 1 and "/proc" not in err
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_summaries_of_a_job_array_are_joined(capsys, recording, random_model, tmp_path):
+    for number in range(5):
+        shutil.copy(recording, recording.parent / f"{number}.wav")
+    (recording.parent / "bad.wav").write_text("text")
+    files, statuses = [], []
+    for share in (1, 2, 3):
+        arguments = ["separate", recording.parent, "--model", random_model, "--output-dir", tmp_path / "out"]
+        status, out, _ = run(capsys, *arguments, "--json", "--num-spks", "2", "--shard", f"{share}/3")
+        files.append(tmp_path / f"{share}.jsonl")
+        files[-1].write_text(out)
+        statuses.append(status)
+    assert sorted(statuses) == [0, 0, 1]  # the bad file is in one share
+    assert len(list((tmp_path / "out").iterdir())) == 12
+    status, out, _ = run(capsys, "join-summaries", *files, "--output", tmp_path / "all.jsonl")
+    assert status == 1 and out.startswith("6 recordings separated") and "bad.wav" in out
+    sources = [json.loads(line)["source"] for line in (tmp_path / "all.jsonl").read_text().splitlines()]
+    assert len(sources) == len(set(sources)) == 7
+
+
+def test_the_command_imports_only_what_it_uses():
+    """`separate` imported SpeechBrain, SciPy's statistics and torch's compiler before it read a file."""
+    code = """
+import sys
+from unified_sess.inference.files.separate_files import separate_files
+from unified_sess.inference.separating import Separator
+Separator.load(None, "cpu")
+print([name for name in ("speechbrain", "scipy", "torchaudio", "sympy", "torch._dynamo", "pandas", "matplotlib", "av")
+       if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
 
 
 def test_export(capsys, random_model, tmp_path):  # noqa: F811

@@ -32,19 +32,76 @@ class Extension(str, Enum):
     flac = "flac"
 
 
+class Subtype(str, Enum):
+    """Depths of results."""
+
+    pcm_16 = "PCM_16"
+    pcm_24 = "PCM_24"
+    pcm_32 = "PCM_32"
+    float = "FLOAT"
+
+
+def version(wanted: bool):
+    """Print the version and end."""
+    if wanted:
+        from unified_sess import __version__
+
+        print(f"unified-sess {__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def options(
+    _: Annotated[
+        bool, typer.Option("--version", callback=version, is_eager=True, help="Print the version and end.")
+    ] = False,
+):
+    """Clean noisy recordings and separate their speakers."""
+
+
 @app.command()
 def separate(
-    paths: Annotated[list[str], typer.Argument(help="Audio files, folders (searched through) and globs.")],
+    paths: Annotated[
+        list[str], typer.Argument(help="Audio files, folders (searched through), globs, or - for standard input.")
+    ],
     output_dir: Annotated[Path, typer.Option(help="Folder of the results: <name>_s1.wav, <name>_s2.wav, ...")],
     model: Model = None,
+    num_spks: Annotated[
+        int | None, typer.Option(help="People to write, those of most energy; without it those who are heard.")
+    ] = None,
     enhanced: Annotated[
         bool, typer.Option("--enhanced", help="Also write <name>_enhanced: all speakers, cleaned.")
     ] = False,
-    extension: Annotated[Extension, typer.Option("--format", help="Format of the results, 16 bits.")] = Extension.wav,
+    noise: Annotated[
+        bool, typer.Option("--noise", help="Also write <name>_noise: what the people leave of the recording.")
+    ] = False,
+    rttm: Annotated[bool, typer.Option("--rttm", help="Also write <name>.rttm: who speaks when.")] = False,
+    extension: Annotated[Extension, typer.Option("--format", help="Format of the results.")] = Extension.wav,
+    subtype: Annotated[
+        Subtype | None,
+        typer.Option(
+            case_sensitive=False, help="Depth of the results; without it the input's, 24 bits of a lossy one."
+        ),
+    ] = None,
+    normalize: Annotated[
+        float | None,
+        typer.Option(help="Bring people to this loudness in LUFS, such as -23; without it none is changed."),
+    ] = None,
     model_rate: Annotated[
         bool, typer.Option("--model-rate", help="Write at the model's rate, not the input's.")
     ] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Separate again what has results.")] = False,
+    channel: Annotated[
+        str | None,
+        typer.Option(help="Channel from 1, or mean; without it the mean, or the loudest if channels cancel."),
+    ] = None,
+    stream: Annotated[int | None, typer.Option(help="Audio stream of a film or meeting, from 1.")] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Separate again what has results, also those of other options.")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print a line of JSON a recording.")] = False,
+    shard: Annotated[
+        str | None, typer.Option(help="Take only share K of N, as in 3/8; the same recordings each time.")
+    ] = None,
     device: Device = None,
     jobs: Annotated[int, typer.Option(help="Recordings at a time.")] = 1,
     window: Annotated[
@@ -62,26 +119,58 @@ def separate(
 ):
     """Separate the speakers of recordings.
 
-    Of any rate, channel count (the mean is taken) and length. Folders keep their tree; results are as long and as loud
-    as the recording; those that exist are skipped.
+    Of any rate, channel count and length. Folders keep their tree; results are as long and as loud as the recording;
+    those that exist of the same recording, model and options are skipped. Silent outputs are left out.
 
     \b
-    unified-sess separate meeting.wav --output-dir separated
+    unified-sess separate meeting.m4a --output-dir separated --rttm --noise
     unified-sess separate recordings "more/*.mp3" --output-dir separated --enhanced --format flac
     unified-sess separate --model my-model --output-dir separated -- -odd-name.wav
+    unified-sess separate - --output-dir separated --json
     """
-    from unified_sess.inference import UnifiedSeparation, Windows
     from unified_sess.inference.files.separate_files import Options, separate_files
-    from unified_sess.network import set_effort
+    from unified_sess.inference.separating import Separator
+    from unified_sess.inference.windows import Windows
 
     options = Options(
-        enhanced, extension.value, model_rate, overwrite, fixed_order, Windows(window, overlap, batch_size)
+        enhanced=enhanced,
+        extension=extension.value,
+        model_rate=model_rate,
+        overwrite=overwrite,
+        fixed_order=fixed_order,
+        windows=Windows(window, overlap, batch_size),
+        noise=noise,
+        rttm=rttm,
+        normalize=normalize,
+        num_spks=num_spks,
+        channel=checked_channel(channel),
+        stream=stream,
+        subtype=None if subtype is None else subtype.value,
+        effort=effort,
     )
+    share = checked_shard(shard)
     keep_freed_memory()
-    network = UnifiedSeparation.from_pretrained(model, device=checked_device(device))
-    if effort is not None:
-        set_effort(network.mods, effort)
-    separate_files(network, paths, output_dir, options, jobs)
+    network = Separator.load(model, checked_device(device))
+    separate_files(network, paths, output_dir, options, jobs, share, sys.stdout if json else None)
+
+
+@app.command()
+def join_summaries(
+    files: Annotated[list[Path], typer.Argument(help="Files with the lines of separate --json.")],
+    output: Annotated[Path | None, typer.Option(help="File of all their lines.")] = None,
+):
+    """Join the summaries of a job array.
+
+    Prints how many recordings, hours and people there are, and what failed.
+
+    \b
+    unified-sess join-summaries summary-1.jsonl summary-2.jsonl --output summary.jsonl
+    """
+    from unified_sess.inference.files.summaries import join_summaries as join
+
+    lines, failed = join(files, output)
+    print("\n".join(lines))
+    raise typer.Exit(1 if failed else 0)
 
 
 @app.command()
@@ -211,6 +300,25 @@ def checked_device(name):
     except (RuntimeError, AssertionError, ValueError, NotImplementedError):
         raise UserError(f"there is no device {name!r} here: give --device cpu, or leave it out") from None
     return name
+
+
+def checked_channel(text: str | None) -> int | str | None:
+    """A channel's number or `mean`; `UserError` for anything else."""
+    if text is None or text == "mean":
+        return text
+    if not text.isdecimal() or int(text) < 1:
+        raise UserError(f"--channel {text}: give a number from 1, or mean")
+    return int(text)
+
+
+def checked_shard(text: str | None) -> tuple[int, int] | None:
+    """Share K of N from `K/N`; `UserError` for anything else."""
+    if text is None:
+        return None
+    first, slash, last = text.partition("/")
+    if not slash or not first.isdecimal() or not last.isdecimal() or not 1 <= int(first) <= int(last):
+        raise UserError(f"--shard {text}: give K/N with K from 1 to N, as in 3/8")
+    return int(first), int(last)
 
 
 def main(arguments=None):

@@ -19,20 +19,26 @@ class MixtureScale:
     """
 
     def __init__(self):
-        self.products = self.energies = 0.0
+        self.products: np.ndarray | float = 0.0
+        self.energies: np.ndarray | float = 0.0
 
-    def add(self, mixture, sources):
+    def add(self, mixture: np.ndarray, sources: np.ndarray) -> None:
         """Add a mixture `[time]` with its sources `[time, speakers]`."""
         sources = sources.astype(np.float64)
         self.products = self.products + mixture @ sources
         self.energies = self.energies + sources.T @ sources
 
     @property
-    def factors(self):
+    def factors(self) -> np.ndarray:
         """The factors `[speakers]`; 1 where all is silent."""
+        return self.factors_of(np.ones(np.shape(self.products), bool))
+
+    def factors_of(self, present: np.ndarray) -> np.ndarray:
+        """The factors `[speakers]` that bring the sum of some sources, bool `[speakers]`, to the mixture."""
         signs = np.where(np.asarray(self.products) < 0, -1.0, 1.0)
         if not np.any(self.energies):
             return np.ones_like(signs)
-        energy = signs @ self.energies @ signs
-        factor = signs @ self.products / energy if energy > 0 else 1.0
+        summed = signs * present
+        energy = summed @ self.energies @ summed
+        factor = summed @ self.products / energy if energy > 0 else 1.0
         return signs * (factor if np.isfinite(factor) and factor != 0 else 1.0)

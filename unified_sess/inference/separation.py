@@ -2,38 +2,22 @@
 
 from pathlib import Path
 
-import numpy as np
 import torch
 from huggingface_hub import PyTorchModelHubMixin
 from speechbrain.inference.interfaces import Pretrained
 
-from unified_sess.inference.files.recordings import Recording
-from unified_sess.inference.scale import MixtureScale
-from unified_sess.inference.windows import DEFAULT_WINDOWS, separate_stream
+from unified_sess.inference.separating import Separating, model_name, read_model
 from unified_sess.model_io.composite import CompositeMaskNet
 from unified_sess.model_io.model_card import read_evaluations, write_model_card
-from unified_sess.model_io.model_files import (
-    CONFIG,
-    find_model,
-    is_exported,
-    load_model,
-    read_config,
-    save_model,
-)
-from unified_sess.model_io.results_folder import is_results_folder, load_trained_network
+from unified_sess.model_io.model_files import CONFIG, is_exported, read_config, save_model
 from unified_sess.model_io.weights import load_checkpoint
-from unified_sess.network import (
-    ENHANCED_FROM,
-    MODULE_NAMES,
-    NoEnhancer,
-    enhance_alone,
-    separate,
-    separate_and_enhance,
-)
+from unified_sess.network import ENHANCED_FROM, MODULE_NAMES, NoEnhancer
 from unified_sess.utils.errors import UserError
 
 
-class UnifiedSeparation(Pretrained, PyTorchModelHubMixin, library_name="unified_sess", pipeline_tag="audio-to-audio"):
+class UnifiedSeparation(
+    Separating, Pretrained, PyTorchModelHubMixin, library_name="unified_sess", pipeline_tag="audio-to-audio"
+):
     """A trained network that enhances and separates.
 
     `from_pretrained` reads `config.json` and `model.safetensors` and executes nothing of the folder; use it for models
@@ -75,119 +59,26 @@ class UnifiedSeparation(Pretrained, PyTorchModelHubMixin, library_name="unified_
         self.config, self.evaluations = None, []  # for the files that `save_pretrained` writes
 
     @property
-    def num_spks(self):
+    def num_spks(self) -> int:
         """Number of sources."""
         return self.hparams.num_spks
 
     @property
-    def sample_rate(self):
+    def sample_rate(self) -> int:
         """Rate in Hz that signals must have."""
         return self.hparams.sample_rate
 
     @property
     def enhanced_from(self) -> str:
-        """What the enhanced mixture is made of: `enhancer` or `sources`, see `separate_and_enhance`."""
+        """What the enhanced mixture is made of: `enhancer` or `sources`, see `network.separate_and_enhance`."""
         return getattr(self.hparams, "enhanced_from", ENHANCED_FROM[0])
 
-    # Separation
-
-    @torch.no_grad()
-    def run(self, mix, enhanced=False):
-        """Separate and, on request, enhance in one pass.
-
-        Arguments
-        ---------
-        mix : torch.Tensor
-            Mixtures of one length, `[batch, time]`, at the model's rate, on any device.
-        enhanced : bool
-            Also give the enhanced mixture.
-
-        Returns
-        -------
-        torch.Tensor
-            `[batch, time, speakers]`, or `[batch, time, speakers + 1]` with the enhanced mixture last.
-
-        Raises
-        ------
-        ValueError
-            When `mix` is not `[batch, time]`.
-        """
-        mix = self._checked(mix)
-        if mix.numel() == 0:
-            return mix.new_zeros(*mix.shape, self.num_spks + enhanced)
-        with self.inference_ctx:
-            if not enhanced:
-                return separate(self.mods, mix).sources.float()
-            sources, clean = separate_and_enhance(self.mods, mix, self.enhanced_from)
-            sources = torch.cat((sources, clean.unsqueeze(2)), dim=2)
-        return sources.float()
-
-    def separate_batch(self, mix):
-        """Mixtures `[batch, time]` to sources `[batch, time, speakers]`; any length from 1 sample."""
-        return self.run(mix)
-
-    def forward(self, mix):
+    def forward(self, mix: torch.Tensor) -> torch.Tensor:
         """The same as `separate_batch`."""
         return self.run(mix)
 
-    @torch.no_grad()
-    def enhance_batch(self, mix):
-        """Mixtures `[batch, time]` to enhanced mixtures `[batch, time]`, all speakers together."""
-        mix = self._checked(mix)
-        if mix.numel() == 0:
-            return mix
-        with self.inference_ctx:
-            return enhance_alone(self.mods, mix, self.enhanced_from).float()
-
-    def separate_file(self, path, savedir=None, windows=DEFAULT_WINDOWS):
-        """Separate an audio file: wav, flac, ogg or mp3 of any rate, length and channel count.
-
-        Channels are downmixed to their mean and resampled to the model's rate. Sources are at the scale of the mixture
-        (see `MixtureScale`). Long files are separated in windows; only the result is held in memory. To write files, or
-        for the input's rate, use `unified-sess separate`.
-
-        Arguments
-        ---------
-        path : str or Path
-            A local file.
-        savedir : None
-            Taken for SpeechBrain's signature; nothing is saved.
-        windows : Windows
-            How a long file is cut.
-
-        Returns
-        -------
-        torch.Tensor
-            `[1, time, speakers]` at the model's rate, on the CPU.
-
-        Raises
-        ------
-        UserError
-            Naming the file when it cannot be read.
-        """
-        pieces = []
-
-        def mixture():
-            for block in Recording(path).blocks(self.sample_rate):
-                pieces.append(block)
-                yield block
-
-        sources = list(separate_stream(self, mixture(), windows))
-        sources = np.concatenate(sources) if sources else np.zeros((0, self.num_spks), np.float32)
-        scale = MixtureScale()
-        scale.add(np.concatenate([np.zeros(0, np.float32), *pieces]), sources)
-        return torch.from_numpy(sources * scale.factors.astype(np.float32)).unsqueeze(0)
-
-    def _checked(self, mix):
-        if mix.dim() != 2:
-            raise ValueError(f"mixtures must be [batch, time], not {list(mix.shape)}")
-        parameter = next(self.mods.encoder.parameters())
-        return mix.to(parameter.device, torch.float32)
-
-    # Model files
-
     @classmethod
-    def from_hparams(cls, source, hparams_file="hyperparams.yaml", **kwargs):
+    def from_hparams(cls, source, hparams_file="hyperparams.yaml", **kwargs) -> "UnifiedSeparation":
         """Load an exported folder, or a hub model, through its `hyperparams.yaml`; see SpeechBrain's `Pretrained`.
 
         The YAML file and the checkpoints of the source are executed and unpickled: use it for models that you trust.
@@ -210,6 +101,7 @@ class UnifiedSeparation(Pretrained, PyTorchModelHubMixin, library_name="unified_
         except Exception as error:  # noqa: BLE001 - a YAML file can call anything, so anything can come out of it
             lines = str(error).strip().splitlines() or [type(error).__name__]
             raise UserError(f"the model in {folder} cannot be loaded ({lines[-1].strip()}): export it again") from None
+        model.name = model_name(folder)
         if is_exported(folder):
             for name in MODULE_NAMES:  # SpeechBrain takes a file that lacks weights and leaves those random
                 load_checkpoint(model.mods[name], folder / f"{name}.ckpt")
@@ -217,7 +109,7 @@ class UnifiedSeparation(Pretrained, PyTorchModelHubMixin, library_name="unified_
         return model
 
     @classmethod
-    def from_pretrained(cls, source=None, *, device=None, **download_options):
+    def from_pretrained(cls, source=None, *, device: str | None = None, **download_options) -> "UnifiedSeparation":
         """Load a model without executing anything of it.
 
         Arguments
@@ -230,21 +122,15 @@ class UnifiedSeparation(Pretrained, PyTorchModelHubMixin, library_name="unified_
         **download_options
             `revision`, `token`, `cache_dir`, `force_download`, `local_files_only` for a hub id.
 
-        Returns
-        -------
-        UnifiedSeparation
-
         Raises
         ------
         UserError
             When there is no such model, a file is missing, corrupt or names a class that model files may not use.
         """
-        folder = find_model(source, **download_options)
-        results = not (folder / CONFIG).is_file() and is_results_folder(folder)
-        config, modules = (load_trained_network if results else load_model)(folder)
+        folder, config, modules = read_model(source, **download_options)
         hparams = {name: value for name, value in config._asdict().items() if name != "modules"}
         model = cls(modules, hparams, run_opts=None if device is None else {"device": str(device)})
-        model.config, model.evaluations = config, [] if results else read_evaluations(folder)
+        model.config, model.name, model.evaluations = config, model_name(source), read_evaluations(folder)
         return model
 
     def _save_pretrained(self, save_directory):

@@ -2,15 +2,13 @@
 
 import numpy as np
 import torch
-import torchaudio
-from scipy.optimize import linear_sum_assignment
 
 FRAME = 0.032  # s
 COEFFICIENTS = 19  # of the cepstrum, without the loudness
-ACTIVE = 1e-3  # frames more than 30 dB under the loudest of the recording so far are not speech
-DOMINANT = 2.0  # a frame belongs to a source that is 3 dB over the others there: weak networks leak much
-ENOUGH = 30  # frames of speech before a voice can be recognised, about 0.5 s
-STRANGER = 4.0  # nats a frame
+SPEECH_POWER = 1e-3  # frames more than 30 dB under the loudest of the recording so far are not speech
+DOMINANCE = 2.0  # a frame belongs to a source that is 3 dB over the others there: weak networks leak much
+FRAMES_TO_KNOW_A_VOICE = 30  # frames of speech before a voice can be recognised, about 0.5 s
+STRANGER_MARGIN = 4.0  # nats a frame
 MEMORY_WEIGHT = 0.4  # of the voices against a perfect match of the overlap, which has weight 1
 
 
@@ -39,7 +37,9 @@ class SpeakerTracker:
     [1, 0]
     """
 
-    def __init__(self, speakers, sample_rate):
+    def __init__(self, speakers: int, sample_rate: int):
+        import torchaudio  # slow to import, and recordings of one window do without
+
         self.speakers = speakers
         frame = max(int(FRAME * sample_rate), 64)
         self.cepstrum = torchaudio.transforms.MFCC(
@@ -52,7 +52,7 @@ class SpeakerTracker:
         self.before = None  # the tracks of the window before, [speakers, time]
         self.loudest = 0.0  # mean square of the loudest frame so far
 
-    def follow(self, window, overlap):
+    def follow(self, window: np.ndarray, overlap: int) -> list[int]:
         """Order of a window's sources.
 
         Arguments
@@ -75,7 +75,7 @@ class SpeakerTracker:
                 self.before[:, -overlap:] if overlap else self.before[:, :0], window[:, :overlap]
             )
             match += MEMORY_WEIGHT * self._voice_match(cepstra, own)
-            order = linear_sum_assignment(-match)[1].tolist()
+            order = best_order(match)
         for voice, source in zip(self.voices, order):
             voice.add(cepstra[source][own[source]])
         self.before = window[order]
@@ -93,15 +93,17 @@ class SpeakerTracker:
     def _voice_match(self, cepstra, own):
         """How well sources fit the tracks' voices, each entry from -1 to 1."""
         match = np.zeros((self.speakers, self.speakers))
-        known = [track for track, voice in enumerate(self.voices) if voice.count >= ENOUGH]
+        known = [track for track, voice in enumerate(self.voices) if voice.count >= FRAMES_TO_KNOW_A_VOICE]
         for source in range(self.speakers):
             frames = cepstra[source][own[source]]
             if len(frames) == 0 or not known:
                 continue
             fits, usual = np.array([self.voices[track].log_likelihood(frames) for track in known]).T
-            # A lone voice has no rival: its rival is a stranger, who fits by STRANGER worse than the voice itself.
-            rivals = [np.delete(fits, k).max() if len(fits) > 1 else usual[k] - STRANGER for k in range(len(fits))]
-            trust = len(frames) / (len(frames) + ENOUGH)
+            # A lone voice has no rival: its rival is a stranger, who fits by STRANGER_MARGIN worse than the voice itself.
+            rivals = [
+                np.delete(fits, k).max() if len(fits) > 1 else usual[k] - STRANGER_MARGIN for k in range(len(fits))
+            ]
+            trust = len(frames) / (len(frames) + FRAMES_TO_KNOW_A_VOICE)
             match[known, source] = trust * np.tanh((fits - rivals) / 2)
         return match
 
@@ -113,10 +115,17 @@ class SpeakerTracker:
         power = signal.unfold(1, self.frame, self.frame // 2).square().mean(2).numpy()
         self.loudest = max(self.loudest, float(power.max()))
         others = power.sum(0) - power
-        own = (power > ACTIVE * self.loudest) & (power > DOMINANT * others) & (power > 0)
+        own = (power > SPEECH_POWER * self.loudest) & (power > DOMINANCE * others) & (power > 0)
         level = np.sqrt(max(self.loudest, 1e-20))
         cepstra = self.cepstrum(signal / level)[:, 1:].transpose(1, 2).numpy()
         return cepstra, own[:, : cepstra.shape[1]]
+
+
+def best_order(match: np.ndarray) -> list[int]:
+    """The source of each track that makes the sum of `match[track, source]` largest."""
+    from scipy.optimize import linear_sum_assignment  # slow to import
+
+    return linear_sum_assignment(-match)[1].tolist()
 
 
 class _Voice:

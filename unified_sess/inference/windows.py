@@ -1,5 +1,6 @@
 """Recordings of any length in bounded memory: overlapping windows, speakers on their tracks, cross-faded."""
 
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -7,6 +8,10 @@ import torch
 
 from unified_sess.inference.tracker import SpeakerTracker
 from unified_sess.utils.errors import UserError
+
+
+class NotFinite(UserError):
+    """A network that gives what is no number."""
 
 
 class Windows(NamedTuple):
@@ -22,7 +27,7 @@ class Windows(NamedTuple):
     overlap: float = 4.0
     batch: int = 4
 
-    def samples(self, sample_rate):
+    def samples(self, sample_rate: int) -> tuple[int, int]:
         """Length and overlap in samples; `UserError` unless the overlap is at most half of the length."""
         if not 0.5 <= self.length <= 3600 or not 0.1 <= self.overlap <= self.length / 2:
             raise UserError(
@@ -37,13 +42,19 @@ class Windows(NamedTuple):
 DEFAULT_WINDOWS = Windows()
 
 
-def separate_stream(model, blocks, windows=DEFAULT_WINDOWS, enhanced=False, fixed_order=False):
+def separate_stream(
+    model,
+    blocks: Iterable[np.ndarray],
+    windows: Windows = DEFAULT_WINDOWS,
+    enhanced: bool = False,
+    fixed_order: bool = False,
+) -> Iterator[np.ndarray]:
     """Separate a stream of samples window by window.
 
     Arguments
     ---------
     model : UnifiedSeparation
-        Or anything with its `run`, `num_spks` and `sample_rate`.
+        Or anything with its `run`, `num_spks`, `sample_rate` and `name`.
     blocks : iterable of numpy.ndarray
         The mixture in pieces of any length `[time]`, float32, at the model's rate.
     windows : Windows
@@ -57,12 +68,21 @@ def separate_stream(model, blocks, windows=DEFAULT_WINDOWS, enhanced=False, fixe
     ------
     numpy.ndarray
         `[time, speakers]` or `[time, speakers + 1]`, float32; together as long as the input.
+
+    Raises
+    ------
+    NotFinite
+        Naming the model, when it gives NaN or infinity.
     """
     length, overlap = windows.samples(model.sample_rate)
-    tracker = None if fixed_order else SpeakerTracker(model.num_spks, model.sample_rate)
-    stitcher = _Stitcher(model.num_spks, tracker)
+    stitcher = _Stitcher(model.num_spks, None if fixed_order else model.sample_rate)
     for starts, batch in _batches(_cut(blocks, length, length - overlap), windows.batch):
         outputs = model.run(torch.from_numpy(np.stack(batch)), enhanced).cpu().numpy()
+        if not np.isfinite(outputs).all():
+            raise NotFinite(
+                f"{model.name} gave samples that are not finite (NaN or infinity): its weights are broken, copy or "
+                "export it again, or give another --model"
+            )
         for start, output in zip(starts, outputs):
             yield from stitcher.add(start, output)
     yield from stitcher.finish()
@@ -99,24 +119,36 @@ def _batches(windows, size):
 
 
 class _Stitcher:
-    """Joins separated windows; everything before the newest window's start is final."""
+    """Joins separated windows; everything before the newest window's start is final.
 
-    def __init__(self, speakers, tracker):
-        self.speakers, self.tracker = speakers, tracker
+    The voices are tracked from the second window on, so that short recordings do without the tracker.
+    """
+
+    def __init__(self, speakers, sample_rate):
+        self.speakers, self.sample_rate, self.tracker = speakers, sample_rate, None
         self.pending, self.begin = None, 0
 
     def add(self, start, output):
         """Add a window's output `[time, channels]`; yields what became final."""
-        overlap = 0 if self.pending is None else self.begin + len(self.pending) - start
-        if self.tracker is not None:
-            order = self.tracker.follow(np.ascontiguousarray(output[:, : self.speakers].T), overlap)
-            output[:, : self.speakers] = output[:, order]
         if self.pending is not None:
+            overlap = self.begin + len(self.pending) - start
+            if self.sample_rate is not None:
+                output[:, : self.speakers] = output[:, self._order(output, overlap)]
             final = start - self.begin
             yield self.pending[:final]
             fade = _fade(overlap)[:, None]
             output[:overlap] = (1 - fade) * self.pending[final:] + fade * output[:overlap]
         self.pending, self.begin = output, start
+
+    def _order(self, output, overlap):
+        """Which of the output's sources continue the tracks."""
+        if self.tracker is None:
+            self.tracker = SpeakerTracker(self.speakers, self.sample_rate)
+            self.tracker.follow(self._sources(self.pending), 0)
+        return self.tracker.follow(self._sources(output), overlap)
+
+    def _sources(self, output):
+        return np.ascontiguousarray(output[:, : self.speakers].T)
 
     def finish(self):
         """Yields the rest."""

@@ -64,7 +64,7 @@ class SpectralDecoder(nn.Module):
         super().__init__()
         self.edge = _edge(kernel_size, stride)
         self.conv = nn.ConvTranspose1d(kernel_size + 2, 1, kernel_size, stride, bias=False)
-        twice = torch.full((kernel_size // 2 + 1, 1), 2.0)  # a real signal's other half of frequencies
+        twice = torch.full((kernel_size // 2 + 1, 1), 2.0, device="cpu")  # a real signal's other half of frequencies
         twice[0] = twice[-1] = 1.0
         overlap = kernel_size / (2 * stride)  # what the squared windows of all frames add up to
         with torch.no_grad():
@@ -85,11 +85,16 @@ def _edge(kernel_size, stride):
 
 
 def _fourier(size):
-    """Real and imaginary parts of windowed waves, `[size + 2, size]`; an orthonormal transform but for the window."""
-    time, frequency = torch.arange(size), torch.arange(size // 2 + 1).unsqueeze(1)
-    phase = 2 * math.pi * (frequency * time % size) / size
-    window = torch.hann_window(size).sqrt() / math.sqrt(size)
-    return torch.cat((window * phase.cos(), -window * phase.sin()))
+    """Real and imaginary parts of windowed waves, `[size + 2, size]`; an orthonormal transform but for the window.
+
+    On the CPU, also where the network is built without values on the meta device, whose arithmetic takes seconds to
+    import torch's compiler.
+    """
+    with torch.device("cpu"):
+        time, frequency = torch.arange(size), torch.arange(size // 2 + 1).unsqueeze(1)
+        phase = 2 * math.pi * (frequency * time % size) / size
+        window = torch.hann_window(size).sqrt() / math.sqrt(size)
+        return torch.cat((window * phase.cos(), -window * phase.sin()))
 
 
 class TimeFrequencyNet(nn.Module):

@@ -1,7 +1,6 @@
 """Recordings of every kind as streams of mono samples."""
 
 import os
-import tempfile
 
 import numpy as np
 import pytest
@@ -9,7 +8,7 @@ import soundfile
 import soxr
 
 from tests.corpus import voice
-from unified_sess.inference.files.recordings import BLOCK, Recording, Spool, of_length, resample
+from unified_sess.inference.files.recordings import Recording
 from unified_sess.utils.errors import UserError
 
 KINDS = {  # subtype: extension, lowest ratio of signal to coding noise in dB
@@ -52,11 +51,11 @@ def test_the_shortest_recordings_have_a_sample(tmp_path, frames, rate):
 
 
 def test_a_long_recording_comes_in_blocks(tmp_path):
-    signal = np.random.default_rng(0).standard_normal(int(2.5 * BLOCK * 8000)).astype("f4")
+    signal = np.random.default_rng(0).standard_normal(int(25.0 * 8000)).astype("f4")
     soundfile.write(tmp_path / "a.wav", signal, 8000, subtype="FLOAT")
     told = []
     blocks = list(Recording(tmp_path / "a.wav").blocks(8000, told.append))
-    assert len(blocks) == 3 and sum(told) == pytest.approx(2.5 * BLOCK)
+    assert len(blocks) == 3 and sum(told) == pytest.approx(25.0)
     np.testing.assert_array_equal(np.concatenate(blocks), signal)
 
 
@@ -127,26 +126,10 @@ def test_a_hundred_channels(tmp_path):
     np.testing.assert_allclose(found, signal.mean(1), atol=1e-6)
 
 
-@pytest.mark.parametrize("channels", [1, 3])
-def test_resampling_a_stream_equals_the_whole(channels):
-    signal = np.random.default_rng(0).standard_normal((4410, channels)).astype("f4")
-    pieces = list(resample(iter(np.split(signal, [7, 1000, 1001, 4000])), 44100, 8000))
-    np.testing.assert_allclose(np.concatenate(pieces), soxr.resample(signal, 44100, 8000), atol=1e-5)
-
-
-@pytest.mark.parametrize("frames", [1, 5, 6, 7, 20])
-def test_of_length(frames):
-    blocks = [np.ones((2, 2)), np.ones((4, 2))]
-    out = np.concatenate(list(of_length(iter(blocks), frames)))
-    assert out.shape == (frames, 2) and out.sum() == 2 * min(frames, 6)
-
-
-def test_spool_gives_back_what_it_took():
-    blocks = np.split(np.random.default_rng(0).standard_normal((50000, 3)).astype("f4"), [1, 20000])
-    with tempfile.TemporaryFile() as file:
-        spool = Spool(file, 3)
-        for block in blocks:
-            spool.write(block)
-        for _ in range(2):
-            np.testing.assert_array_equal(np.concatenate(list(spool.blocks(2000))), np.concatenate(blocks))
-        assert spool.frames == 50000
+def test_the_tap_gives_the_channel_with_its_offset(tmp_path):
+    signal = 0.25 + 0.1 * np.random.default_rng(0).standard_normal(44100).astype("f4")
+    soundfile.write(tmp_path / "a.wav", signal, 44100, subtype="FLOAT")
+    tapped = []
+    found = np.concatenate(list(Recording(tmp_path / "a.wav").blocks(8000, tap=tapped.append)))
+    np.testing.assert_array_equal(np.concatenate(tapped), signal)
+    assert abs(found.mean()) < 1e-3

@@ -1,14 +1,12 @@
-"""Recordings of any rate and channel count as streams of mono samples, and back."""
+"""Recordings of any rate and channel count as streams of mono samples."""
 
 import functools
-import math
 import os
-from collections.abc import Callable, Iterable, Iterator
-from typing import BinaryIO
+from collections.abc import Callable, Iterator
 
 import numpy as np
-import soxr
 
+from unified_sess.inference.files.resampling import resample
 from unified_sess.utils.audio import (
     AudioInfo,
     Channel,
@@ -23,7 +21,6 @@ from unified_sess.utils.audio import (
 from unified_sess.utils.audio.channels import check_channel
 from unified_sess.utils.errors import UserError
 
-BLOCK = 10.0  # s of audio read at once
 RATES = (2000, 768000)  # Hz; below there is no speech left
 WORTH_SAYING = 0.1  # s that a recording may lack without a word
 
@@ -103,72 +100,36 @@ class Recording:
             notes.append(f"lacks {self.shortfall:.1f} s of what its header promises: what there is was separated")
         return notes
 
-    def blocks(self, sample_rate: int, progress: Callable[[float], object] | None = None) -> Iterator[np.ndarray]:
-        """Yields the signal in pieces `[time]`, float32, at `sample_rate` Hz; `progress(seconds)` is told of each."""
+    def blocks(
+        self,
+        sample_rate: int,
+        progress: Callable[[float], object] | None = None,
+        tap: Callable[[np.ndarray], object] | None = None,
+    ) -> Iterator[np.ndarray]:
+        """Yields the signal in pieces `[time]`, float32, without its offset.
+
+        Arguments
+        ---------
+        sample_rate : int
+            In Hz, of the signal.
+        progress : callable
+            Is told how many s were read, piece by piece.
+        tap : callable
+            Is given the channel as it is in the file, at the file's rate and with its offset, piece by piece `[time]`.
+        """
         count = 0
-        for block in resample(self._mono(progress), self.sample_rate, sample_rate):
+        for block in resample(self._mono(progress, tap), self.sample_rate, sample_rate):
             count += len(block)
             yield block
         if count == 0:  # some samples at a high rate are less than one at a low rate
             yield np.zeros(1, np.float32)
 
-    def _mono(self, progress):
-        choice = self.choice
+    def _mono(self, progress, tap):
+        whole, offset = self.choice._replace(offset=0.0), np.float32(self.choice.offset)
         for block in read_blocks(self.path, self.stream):
-            yield take(block, choice)
+            signal = take(block, whole)
+            if tap is not None:
+                tap(signal)
+            yield signal - offset
             if progress is not None:
                 progress(len(block) / self.sample_rate)
-
-
-def resample(blocks: Iterable[np.ndarray], rate: int, new_rate: int) -> Iterator[np.ndarray]:
-    """Resample a stream of arrays `[time]` or `[time, channels]`; yields pieces of the same kind."""
-    if rate == new_rate:
-        yield from blocks
-        return
-    stream = None
-    for block in blocks:
-        if stream is None:
-            channels = 1 if block.ndim == 1 else block.shape[1]
-            stream = soxr.ResampleStream(rate, new_rate, channels, dtype="float32", quality="HQ")
-        yield stream.resample_chunk(np.ascontiguousarray(block, np.float32))
-    if stream is not None:
-        yield stream.resample_chunk(np.ascontiguousarray(block[:0], np.float32), last=True)
-
-
-def of_length(blocks: Iterable[np.ndarray], frames: int) -> Iterator[np.ndarray]:
-    """Cut a stream of arrays `[time, channels]`, or fill it with zeros, to `frames`."""
-    left, last = frames, None
-    for block in blocks:
-        last = block[:left]
-        left -= len(last)
-        yield last
-    if left and last is not None:
-        yield np.zeros((left, *last.shape[1:]), np.float32)
-
-
-class Spool:
-    """A temporary float32 file `[time, channels]` without a name, so that nothing is left behind.
-
-    Arguments
-    ---------
-    file : binary file
-        Open for writing and reading.
-    channels : int
-        Columns.
-    """
-
-    def __init__(self, file: BinaryIO, channels: int):
-        self.file, self.channels, self.frames = file, channels, 0
-
-    def write(self, block: np.ndarray):
-        """Append `[time, channels]`."""
-        self.file.write(np.ascontiguousarray(block, np.float32))
-        self.frames += len(block)
-
-    def blocks(self, sample_rate: int) -> Iterator[np.ndarray]:
-        """Yields everything again in pieces of some seconds."""
-        self.file.flush()
-        self.file.seek(0)
-        size = math.ceil(BLOCK * sample_rate) * self.channels * 4
-        while piece := self.file.read(size):
-            yield np.frombuffer(piece, np.float32).reshape(-1, self.channels)

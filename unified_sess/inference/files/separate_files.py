@@ -2,30 +2,34 @@
 
 import contextlib
 import os
+import signal
 import sys
 import tempfile
 import threading
 import time
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TextIO
 
-import numpy as np
-import soundfile
 import torch
 from tqdm import tqdm
 
-from unified_sess.inference.files.marks import is_of_another, mark_of_recording
-from unified_sess.inference.files.planning import find_recordings
-from unified_sess.inference.files.recordings import Recording, Spool, of_length, resample
-from unified_sess.inference.scale import MixtureScale
-from unified_sess.inference.windows import DEFAULT_WINDOWS, Windows, separate_stream
-from unified_sess.utils.audio import sound_path
+from unified_sess.inference.activity import FRAME, activity_of_powers
+from unified_sess.inference.files.marks import Mark, model_digest, result_digest
+from unified_sess.inference.files.planning import Job, find_recordings, in_shard
+from unified_sess.inference.files.recordings import Recording
+from unified_sess.inference.files.results import RTTM, SPEAKER, Results
+from unified_sess.inference.files.standard_input import STANDARD_INPUT, standard_input
+from unified_sess.inference.files.summaries import FAILED, KEPT, SEPARATED, summary_line
+from unified_sess.inference.files.tracks import TrackOptions, separate_to_tracks
+from unified_sess.inference.files.writing import LARGEST_WAV, SAMPLE_BYTES, write_results
+from unified_sess.inference.windows import DEFAULT_WINDOWS, Windows
+from unified_sess.network import set_effort
+from unified_sess.utils.audio import result_subtype
 from unified_sess.utils.errors import UserError, os_error_line, writable_folder
-from unified_sess.utils.files import atomic_path
 
-FULL_SCALE = 0.999  # below 1, which 16-bit files cannot hold
-LARGEST_WAV = 2**32 - 2**16  # bytes; the header counts in 32 bits
+LOUDNESS_RANGE = (-70.0, 0.0)  # LUFS
 
 
 class Options(NamedTuple):
@@ -34,15 +38,31 @@ class Options(NamedTuple):
     enhanced : bool
         Also write the enhanced mixture.
     extension : str
-        `wav` or `flac`, of 16 bits.
+        `wav` or `flac`.
     model_rate : bool
         Write at the model's rate instead of the input's.
     overwrite : bool
-        Separate again what has results.
+        Separate again what has results, and replace what is of something else.
     fixed_order : bool
         Trust the network's order of the sources in every window.
     windows : Windows
         How long recordings are cut.
+    noise : bool
+        Also write what the people leave of the recording.
+    rttm : bool
+        Also write who speaks when.
+    normalize : float
+        Loudness in LUFS of people and enhanced mixture; None keeps the level of the recording.
+    num_spks : int
+        How many people are written, those of most energy; None writes those that are active.
+    channel : int or str
+        From 1, or `mean`; None lets the rule of `utils.audio` choose.
+    stream : int
+        Audio stream of a container, from 1; None takes the first.
+    subtype : str
+        Depth of the results, in libsndfile's names; None keeps the input's.
+    effort : int
+        Runs of a separator that works in steps; None takes all.
     """
 
     enhanced: bool = False
@@ -51,230 +71,298 @@ class Options(NamedTuple):
     overwrite: bool = False
     fixed_order: bool = False
     windows: Windows = DEFAULT_WINDOWS
+    noise: bool = False
+    rttm: bool = False
+    normalize: float | None = None
+    num_spks: int | None = None
+    channel: int | str | None = None
+    stream: int | None = None
+    subtype: str | None = None
+    effort: int | None = None
+
+    def extras(self) -> list[str]:
+        """Kinds of results beside the people."""
+        return ["enhanced"] * self.enhanced + ["noise"] * self.noise + [RTTM] * self.rttm
+
+    def settings(self, subtype: str) -> dict:
+        """What changes samples, for the mark of a result."""
+        return {
+            "model_rate": self.model_rate,
+            "windows": [self.windows.length, self.windows.overlap],
+            "fixed_order": self.fixed_order,
+            "normalize": self.normalize,
+            "num_spks": self.num_spks,
+            "channel": self.channel,
+            "stream": self.stream or 1,
+            "subtype": subtype,
+            "effort": self.effort,
+        }
+
+    def check(self, model) -> None:
+        """Raise `UserError` for values that cannot be."""
+        self.windows.samples(model.sample_rate)
+        if self.num_spks is not None and not 1 <= self.num_spks <= model.num_spks:
+            raise UserError(f"--num-spks {self.num_spks}: {model.name} gives from 1 to {model.num_spks} people")
+        if self.normalize is not None and not LOUDNESS_RANGE[0] <= self.normalize <= LOUDNESS_RANGE[1]:
+            raise UserError(f"--normalize {self.normalize}: give a loudness from -70 to 0 LUFS, such as -23")
+        if self.extension == "flac" and self.subtype in ("FLOAT", "PCM_32"):
+            raise UserError(f"--subtype {self.subtype}: flac holds 16 or 24 bits, give --format wav")
 
 
 DEFAULT_OPTIONS = Options()
 
 
-class Done(NamedTuple):
-    """What was made of a recording: its duration in s, and what the user should know of it."""
-
-    duration: float
-    notes: list
-
-
-def separate_files(model, paths, output_dir, options=DEFAULT_OPTIONS, jobs=1):
+def separate_files(
+    model,
+    paths: Sequence[str | os.PathLike],
+    output_dir: str | os.PathLike,
+    options: Options = DEFAULT_OPTIONS,
+    jobs: int = 1,
+    shard: tuple[int, int] | None = None,
+    summaries: TextIO | None = None,
+) -> None:
     """Separate recordings into `<name>_s1`, `<name>_s2`, ... below a folder, with progress bars and a summary.
 
     Arguments
     ---------
-    model : UnifiedSeparation
+    model : Separating
         The network.
-    paths : list of str
-        Files, folders (searched through, their tree is kept) and globs.
+    paths : sequence of str
+        Files, folders (searched through, their tree is kept), globs, and `-` for standard input.
     output_dir : str or Path
         Folder of the results; made where it is missing.
     options : Options
         What to write and how.
     jobs : int
         Recordings at a time.
+    shard : tuple of int
+        `(k, n)` takes the k-th of n shares of the recordings, the same ones each time.
+    summaries : file
+        Takes a line of JSON a recording; the last line for the user goes to stderr then.
 
     Raises
     ------
     UserError
         At once when nothing can be done; at the end, after all other files, when some could not be separated.
     """
-    options.windows.samples(model.sample_rate)
+    options.check(model)
+    if options.effort is not None:
+        set_effort(model.mods, options.effort)
     if jobs < 1:
         raise UserError(f"--jobs {jobs} is too small: give 1 or more")
-    mixed = [path for path in paths if os.path.isdir(path) and os.path.realpath(path) == os.path.realpath(output_dir)]
-    work, problems = find_recordings([path for path in paths if path not in mixed], output_dir)
-    problems += [
-        f"{path} is the output folder as well: results would be separated again, give another" for path in mixed
-    ]
-    for problem in problems:
-        _report(problem)
-    if not work:
-        raise UserError("there is nothing to separate: give audio files or folders that hold some")
-    output_dir = Path(writable_folder(output_dir))
-    inputs = {os.path.realpath(job.source) for job in work}
-    start, seconds, skipped, failed, stop = time.monotonic(), 0.0, 0, len(problems), threading.Event()
-    threads = torch.get_num_threads()
-    torch.set_num_threads(max(1, threads // min(jobs, len(work))))
-    pool = ThreadPoolExecutor(min(jobs, len(work)))
-    bar = tqdm(total=len(work), desc="Separating", unit="file", dynamic_ncols=True)
-    try:
-        futures = {pool.submit(_separate_one, model, job, output_dir, inputs, options, stop): job for job in work}
-        for future in as_completed(futures):
-            done, problem = future.result()
-            bar.update()
-            if problem is not None:
-                failed += 1
-                _report(problem)
-            elif done is None:
-                skipped += 1
-            else:
-                seconds += done.duration
-                for note in done.notes:
-                    _report(f"{futures[future].source} {note}", "")
-    except KeyboardInterrupt:
-        stop.set()
-        raise
-    finally:
-        pool.shutdown(cancel_futures=True)
-        bar.close()
-        torch.set_num_threads(threads)
-    elapsed = time.monotonic() - start
-    count = len(work) + len(problems) - skipped - failed
-    parts = [f"separated {count} file{'s' * (count != 1)}, {seconds:.1f} s of audio in {elapsed:.1f} s"]
-    parts += [f"real-time factor {elapsed / seconds:.3f}"] if seconds else []
-    parts += [f"{skipped} skipped because of results that exist (--overwrite makes them again)"] if skipped else []
-    print("; ".join(parts))
-    if failed:
-        raise UserError(f"{failed} of {len(work) + len(problems)} inputs could not be separated, see above")
+    if shard is not None and not 1 <= shard[0] <= shard[1]:
+        raise UserError(f"--shard {shard[0]}/{shard[1]} is none: give K/N with K from 1 to N")
+    with contextlib.ExitStack() as stack:
+        piped = stack.enter_context(standard_input(output_dir)) if STANDARD_INPUT in map(str, paths) else []
+        _Run(model, output_dir, options, summaries).go(
+            [p for p in paths if str(p) != STANDARD_INPUT], piped, jobs, shard
+        )
 
 
-def _separate_one(model, job, output_dir, inputs, options, stop):
-    """Separate a file; returns `(Done, None)`, `(None, None)` when it has results, or `(None, line)` on failure."""
+class _Run:
+    """The state of `separate_files`."""
+
+    def __init__(self, model, output_dir, options, summaries):
+        self.model, self.output_dir, self.options, self.summaries = model, output_dir, options, summaries
+        self.seconds, self.kept, self.separated, self.failed = 0.0, 0, 0, 0
+
+    def go(self, paths, piped, jobs, shard):
+        mixed = [path for path in paths if _is_same_folder(path, self.output_dir)]
+        plan = find_recordings([path for path in paths if path not in mixed], self.output_dir)
+        problems = plan.problems + [
+            f"{path} is the output folder as well: give another, or the recordings by name" for path in mixed
+        ]
+        for problem in problems:
+            _report(problem)
+        for note in plan.notes:
+            _report(note, "")
+        inputs = {os.path.realpath(job.source) for job in plan.jobs}
+        work = [job for job in plan.jobs if shard is None or in_shard(job, shard)]
+        work += piped if shard is None or shard[0] == 1 else []
+        if not plan.jobs and not piped and (problems or not plan.notes):
+            raise UserError("there is nothing to separate: give audio files or folders that hold some")
+        self.failed = len(problems)
+        start = time.monotonic()
+        if work:
+            self._separate(work, inputs, jobs)
+        elapsed = time.monotonic() - start
+        print(self._last_line(elapsed, shard), file=sys.stdout if self.summaries is None else sys.stderr)
+        if self.failed:
+            raise UserError(f"{self.failed} of {len(work) + len(problems)} inputs could not be separated, see above")
+
+    def _separate(self, work, inputs, jobs):
+        self.output_dir = Path(writable_folder(self.output_dir))
+        digest, stop = model_digest(self.model), threading.Event()
+        threads = torch.get_num_threads()
+        torch.set_num_threads(max(1, threads // min(jobs, len(work))))
+        pool = ThreadPoolExecutor(min(jobs, len(work)))
+        bar = tqdm(total=len(work), desc="Separating", unit="file", dynamic_ncols=True)
+        try:
+            with _ended_gently():
+                arguments = self.output_dir, digest, inputs, self.options, stop
+                futures = {pool.submit(_separate_one, self.model, job, *arguments): job for job in work}
+                for future in as_completed(futures):
+                    bar.update()
+                    self._note(futures[future], future.result())
+        except KeyboardInterrupt:
+            stop.set()
+            raise
+        finally:
+            pool.shutdown(cancel_futures=True)
+            bar.close()
+            torch.set_num_threads(threads)
+
+    def _note(self, job, summary):
+        source = summary["source"]
+        if summary["status"] == FAILED:
+            self.failed += 1
+            _report(summary["error"])
+        elif summary["status"] == KEPT:
+            self.kept += 1
+        else:
+            self.separated += 1
+            self.seconds += summary["duration"]
+            for note in summary["notes"]:
+                _report(f"{source} {note}", "")
+        if self.summaries is not None:
+            with tqdm.external_write_mode(file=sys.stderr):
+                print(summary_line(summary), file=self.summaries, flush=True)
+
+    def _last_line(self, elapsed, shard):
+        count = self.separated
+        parts = [f"separated {count} file{'s' * (count != 1)}, {self.seconds:.1f} s of audio in {elapsed:.1f} s"]
+        parts += [f"real-time factor {elapsed / self.seconds:.3f}"] if self.seconds else []
+        if self.kept:
+            parts.append(f"{self.kept} skipped because of results that exist (--overwrite makes them again)")
+        parts += [f"share {shard[0]} of {shard[1]}"] if shard is not None else []
+        return "; ".join(parts)
+
+
+def _separate_one(model, job, output_dir, digest, inputs, options, stop):
+    """Separate a file; returns its summary, also when it fails."""
     try:
-        return separate_recording(model, job, output_dir, inputs, options, stop), None
-    except UserError as error:
-        return None, str(error)
+        return separate_recording(model, job, output_dir, options, digest, inputs, stop)
+    except UserError as problem:
+        line = str(problem)
     except OSError as error:
         error.filename = error.filename or output_dir  # what has no name is the temporary file there
-        return None, f"{job.source}: {os_error_line(error) or error}"
+        line = f"{job.source}: {os_error_line(error) or error}"
     except (RuntimeError, ValueError, MemoryError) as error:  # the device's memory, mostly
-        return None, f"{job.source}: {str(error).splitlines()[0] if str(error) else 'out of memory'}"
+        line = f"{job.source}: {str(error).splitlines()[0] if str(error) else 'out of memory'}"
+    line = line.replace(str(job.source), job.shown())
+    return {"source": job.shown(), "status": FAILED, "error": " ".join(line.split())}
 
 
-def separate_recording(model, job, output_dir, inputs=(), options=DEFAULT_OPTIONS, stop=None):
+def separate_recording(
+    model,
+    job: Job,
+    output_dir: Path,
+    options: Options = DEFAULT_OPTIONS,
+    digest: str | None = None,
+    inputs: Collection[str] = (),
+    stop: threading.Event | None = None,
+) -> dict:
     """Separate one file; its results appear together and whole.
 
     Arguments
     ---------
-    model : UnifiedSeparation
+    model : Separating
         The network.
     job : Job
         The recording and the name of its results.
     output_dir : Path
         Results are `<output_dir>/<folder>/<name>_s1.wav`, ...
+    options : Options
+    digest : str
+        Of the model, see `marks.model_digest`; None computes it.
     inputs : set of str
         Real paths that must not be overwritten.
-    options : Options
     stop : threading.Event
         Ends the work when set.
 
     Returns
     -------
-    Done, or None when all results exist already.
+    dict
+        The summary: `source`, `status` (`separated`, or `kept` where the results were there), `outputs` (path by kind),
+        `duration` (s), `sample_rate` (Hz), `people`, `notes`, and of what was separated `levels` (RMS in dB of full
+        scale by kind, None for silence) and `speech` (s by person).
 
     Raises
     ------
     UserError
         When the recording cannot be read or a result not be written.
     """
-    names = [f"s{k + 1}" for k in range(model.num_spks)] + ["enhanced"] * options.enhanced
     folder = output_dir / job.folder
-    outputs = [folder / f"{job.name}_{name}.{options.extension}" for name in names]
     if not folder.resolve().is_relative_to(output_dir.resolve()):
         raise UserError(f"{folder} leads out of {output_dir}: remove that link")
-    recording = Recording(job.source)
-    mark = mark_of_recording(job.source)
-    if not options.overwrite:
-        strange = next((path for path in outputs if path.exists() and is_of_another(path, mark)), None)
-        if strange is not None:
-            raise UserError(
-                f"{strange} is of another recording than {job.source}: give --overwrite or another --output-dir"
-            )
-        if all(path.exists() for path in outputs):
-            return None
-    clash = next((path for path in outputs if os.path.realpath(path) in inputs), None)
+    recording = Recording(job.source, options.channel, options.stream)
+    subtype = options.subtype or result_subtype(recording.subtype, options.extension)
+    digest = result_digest(job.source, digest or model_digest(model), options.settings(subtype))
+    results, extras = Results(folder, job.name, options.extension), options.extras()
+    possible = options.num_spks or model.num_spks
+    found = results.find(digest, extras, possible, options.overwrite)
+    if found.whole:
+        people = sorted(kind for kind in found.kinds if SPEAKER.fullmatch(kind))
+        return _summary(job, KEPT, recording, results, [*people, *extras])
+    places = [results.path(kind) for kind in [*(f"s{k + 1}" for k in range(possible)), *extras]]
+    clash = next((path for path in places if os.path.realpath(path) in inputs), None)
     if clash is not None:
         raise UserError(f"the results of {job.source} would overwrite the input {clash}: give another --output-dir")
     rate = model.sample_rate if options.model_rate else recording.sample_rate
-    if options.extension == "wav" and 2 * recording.duration * rate > LARGEST_WAV:
+    if options.extension == "wav" and SAMPLE_BYTES[subtype] * recording.duration * rate > LARGEST_WAV:
         raise UserError(
             f"{job.source}: results of {recording.duration:.0f} s are too large for wav files: use --format flac"
         )
     writable_folder(folder)
     with tempfile.TemporaryFile(dir=output_dir) as file:
-        spool = Spool(file, len(names))
-        factors = _separate_to_spool(model, recording, spool, options, stop)
-
-        def final():
-            blocks = (block * factors for block in spool.blocks(model.sample_rate))
-            blocks = resample(blocks, model.sample_rate, rate)
-            return blocks if options.model_rate else of_length(blocks, recording.frames)
-
-        peak = max((float(np.abs(block).max()) for block in final() if block.size), default=0.0)
-        gain = min(1.0, FULL_SCALE / peak) if peak > 0 else 1.0
-        _write(outputs, (block * np.float32(gain) for block in final()), rate, mark)
-    notes = [f"was louder than full scale: results turned down by {-20 * np.log10(gain):.1f} dB"] if gain < 1 else []
-    notes += recording.notes()
-    return Done(recording.duration, notes)
-
-
-def _separate_to_spool(model, recording, spool, options, stop):
-    """Separate into the spool; returns the factors `[channels]` that bring it to the mixture's scale."""
-    scales = (MixtureScale(), MixtureScale())
-    waiting = []  # pieces of the mixture that are not separated yet
-    long = recording.duration > options.windows.length
-    with tqdm(total=round(recording.duration, 1), desc=Path(recording.path).name, unit="s", leave=False,
-              disable=None if long else True, dynamic_ncols=True) as bar:  # fmt: skip
-
-        def mixture():
-            for block in recording.blocks(model.sample_rate, bar.update):
-                if stop is not None and stop.is_set():
-                    raise UserError(f"{recording.path}: interrupted")
-                waiting.append(block)
-                yield block
-
-        for sources in separate_stream(model, mixture(), options.windows, options.enhanced, options.fixed_order):
-            if not np.isfinite(sources).all():
-                raise UserError(f"{recording.path}: the network's output is not finite; is the model broken?")
-            mix = _take(waiting, len(sources))
-            scales[0].add(mix, sources[:, : model.num_spks])
-            if options.enhanced:
-                scales[1].add(mix, sources[:, model.num_spks :])
-            spool.write(sources)
-    factors = [
-        np.broadcast_to(scales[0].factors, model.num_spks),
-        np.broadcast_to(scales[1].factors, int(options.enhanced)),
-    ]
-    return np.concatenate(factors).astype(np.float32)
+        loudness = options.normalize is not None
+        track_options = TrackOptions(options.enhanced, options.noise, loudness, options.fixed_order, options.windows)
+        tracks = separate_to_tracks(model, recording, file, rate, track_options, stop)
+        chosen = tracks.active if options.num_spks is None else tracks.loudest(options.num_spks)
+        people = [f"s{k + 1}" for k in range(int(chosen.sum()))]
+        mark = Mark(digest, tuple(sorted({*people, *extras, *(k for k in found.kinds if not SPEAKER.fullmatch(k))})))
+        kinds = [*people, *extras]
+        written = write_results(tracks, chosen, results, kinds, subtype, mark.comment(), options.normalize, stop)
+    for path in found.stale:  # of another model that gave more people
+        if path not in map(results.path, kinds):
+            path.unlink(missing_ok=True)
+    summary = _summary(job, SEPARATED, recording, results, kinds)
+    if written.turned_down > 0:
+        summary["notes"].append(f"was louder than full scale: results turned down by {written.turned_down:.1f} dB")
+    if not people:
+        summary["notes"].append("holds nobody: no speech was found")
+    frames = activity_of_powers(tracks.powers[:, chosen])
+    speech = {kind: round(float(track.sum() * FRAME), 2) for kind, track in zip(people, frames.T)}
+    return summary | {"levels": written.levels, "speech": speech}
 
 
-def _take(pieces, count):
-    """Remove `count` samples from the front of a list of arrays and return them as one."""
-    taken = []
-    while count:
-        piece = pieces.pop(0)
-        taken.append(piece[:count])
-        if len(piece) > count:
-            pieces.insert(0, piece[count:])
-        count -= len(taken[-1])
-    return np.concatenate(taken) if taken else np.zeros(0, np.float32)
+def _summary(job, status, recording, results, kinds):
+    return {
+        "source": job.shown(),
+        "status": status,
+        "duration": round(recording.duration, 3),
+        "sample_rate": recording.sample_rate,
+        "people": sum(SPEAKER.fullmatch(kind) is not None for kind in kinds),
+        "outputs": {kind: str(results.path(kind)) for kind in kinds},
+        "notes": list(recording.notes()) if status == SEPARATED else [],
+    }
 
 
-def _write(paths, blocks, rate, comment):
-    """Write a stream `[time, channels]` as one 16-bit file a channel."""
-    with contextlib.ExitStack() as stack:
-        temporary = [stack.enter_context(atomic_path(path)) for path in paths]
-        try:
-            with contextlib.ExitStack() as files:
-                writers = [
-                    files.enter_context(soundfile.SoundFile(sound_path(path), "w", rate, 1, subtype="PCM_16"))
-                    for path in temporary
-                ]
-                for writer in writers:
-                    writer.comment = comment
-                for block in blocks:
-                    for writer, channel in zip(writers, block.T):
-                        writer.write(channel)
-        except (soundfile.SoundFileError, RuntimeError) as error:
-            reason = str(error).rpartition(": ")[2].rstrip(".")
-            way_out = "is the disk full? Some rates need --format wav or --model-rate"
-            raise UserError(f"cannot write {paths[0]} at {rate} Hz ({reason}): {way_out}") from None
+def _is_same_folder(path, output_dir):
+    return os.path.isdir(path) and os.path.realpath(path) == os.path.realpath(output_dir)
+
+
+@contextlib.contextmanager
+def _ended_gently():
+    """The signal with which schedulers end a job is taken like Ctrl-C, so that nothing half-written stays."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _report(text, kind="error: "):

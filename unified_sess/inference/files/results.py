@@ -1,0 +1,174 @@
+"""The results of one recording: their names, what is there already, and files that appear whole or not at all."""
+
+import contextlib
+import os
+import re
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+from unified_sess.inference.files.marks import read_mark
+from unified_sess.utils.errors import UserError
+from unified_sess.utils.files import atomic_path
+
+RTTM = "rttm"
+SOUND_EXTRAS = ("enhanced", "noise")
+SPEAKER = re.compile(r"s\d+")
+
+
+class Results:
+    """Where the results of a recording lie.
+
+    Arguments
+    ---------
+    folder : Path
+        Of the results.
+    name : str
+        That they start with.
+    extension : str
+        `wav` or `flac`.
+    """
+
+    def __init__(self, folder: Path, name: str, extension: str):
+        self.folder, self.name, self.extension = folder, name, extension
+
+    def path(self, kind: str) -> Path:
+        """The file of a kind: `<name>_s1.wav`, `<name>_noise.wav`, `<name>.rttm`."""
+        return self.folder / (f"{self.name}.rttm" if kind == RTTM else f"{self.name}_{kind}.{self.extension}")
+
+    def find(self, digest: str, extras: Sequence[str], speakers: int, overwrite: bool = False) -> "Found":
+        """What is there already.
+
+        Arguments
+        ---------
+        digest : str
+            Of the results that are wanted, see `marks.result_digest`.
+        extras : sequence of str
+            Kinds that are wanted beside the speakers.
+        speakers : int
+            How many speakers there will be at most.
+        overwrite : bool
+            Take nothing for granted and nothing amiss.
+
+        Raises
+        ------
+        UserError
+            Naming the first file that stands in the way: another's result, or no result at all. It is replaced only on
+            request.
+        """
+        speaker_places = [f"s{k + 1}" for k in range(speakers)]
+        places = [*speaker_places, *SOUND_EXTRAS]
+        marks = {kind: read_mark(self.path(kind)) for kind in places if self.path(kind).exists()}
+        marks |= {kind: mark for kind, mark in self._speakers().items() if mark is not None}
+        own = {kind: mark for kind, mark in marks.items() if mark is not None and mark.digest == digest}
+        kinds = {kind for mark in own.values() for kind in mark.kinds}
+        unwanted = set(SOUND_EXTRAS) - set(extras)
+        stale = {kind: mark for kind, mark in marks.items() if kind not in own and kind not in unwanted}
+        rttm = self.path(RTTM)
+        if RTTM in extras and RTTM not in kinds and rttm.exists() and rttm.stat().st_size:
+            stale[RTTM] = None
+        if stale and not overwrite:
+            self._refuse(*next(iter(stale.items())))
+        there = {kind for kind in kinds if self.path(kind).exists()}
+        needed = {kind for kind in kinds if SPEAKER.fullmatch(kind)} | set(extras)
+        whole = bool(own) and not overwrite and needed <= there
+        return Found(whole, kinds, [self.path(kind) for kind, mark in stale.items() if mark is not None])
+
+    def _speakers(self):
+        """Marks of all files that are named like a speaker of this recording, by kind."""
+        start, end = len(self.name) + 1, len(self.extension) + 1
+        names = os.listdir(self.folder) if self.folder.is_dir() else []
+        kinds = [n[start:-end] for n in names if n.startswith(f"{self.name}_s") and n.endswith(f".{self.extension}")]
+        return {kind: read_mark(self.path(kind)) for kind in sorted(kinds) if SPEAKER.fullmatch(kind)}
+
+    def _refuse(self, kind, mark):
+        path, way_out = self.path(kind), "give --overwrite to replace it, or another --output-dir"
+        if mark is None:
+            raise UserError(f"{path} is there and is no result of this program: {way_out}")
+        if not mark.digest:
+            raise UserError(f"{path} is of an older version, which did not note its model and options: {way_out}")
+        raise UserError(f"{path} is of another recording, another model or other options: {way_out}")
+
+
+class Found:
+    """What `Results.find` found.
+
+    whole : bool
+        All that is wanted is there, and nothing is to be done.
+    kinds : set of str
+        Kinds that were made before of the same recording, model and options.
+    stale : list of Path
+        Results of something else, which the new ones replace.
+    """
+
+    def __init__(self, whole: bool, kinds: set[str], stale: list[Path]):
+        self.whole, self.kinds, self.stale = whole, kinds, stale
+
+
+class NewFiles:
+    """Files that are written without a name and get theirs when all are whole.
+
+    So nothing is left of a run that is killed, whatever the moment. Where the system knows no files without a name
+    (other systems than Linux, some network folders), they have hidden names meanwhile, and go on errors and Ctrl-C.
+
+    Example
+    -------
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> with NewFiles() as files:
+    ...     _ = files.open(folder / "a.txt").write(b"whole")
+    ...     files.keep()
+    >>> (folder / "a.txt").read_text(), len(list(folder.iterdir()))
+    ('whole', 1)
+    """
+
+    def __init__(self):
+        self._stack = contextlib.ExitStack()
+        self._files: list[tuple[BinaryIO, Path]] = []  # without a name
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        return self._stack.__exit__(*error)
+
+    def open(self, path: Path) -> BinaryIO:
+        """A file for writing and reading that will be `path`."""
+        file = _nameless(path.parent)
+        if file is None:
+            temporary = self._stack.enter_context(atomic_path(path))
+            return self._stack.enter_context(open(temporary, "w+b"))
+        self._files.append((self._stack.enter_context(file), path))
+        return file
+
+    def keep(self) -> None:
+        """Give all files their names, in place of what bears them now."""
+        for file, path in self._files:
+            file.flush()
+            try:
+                _link(file, path)
+            except FileExistsError:
+                with atomic_path(path) as temporary:
+                    _link(file, Path(temporary))
+            except OSError:
+                with atomic_path(path) as temporary, open(temporary, "wb") as copy:
+                    file.seek(0)
+                    shutil.copyfileobj(file, copy)
+
+
+def _nameless(folder):
+    """A new file without a name on a folder's disk; None where there is no such thing."""
+    try:
+        return open(os.open(folder, os.O_TMPFILE | os.O_RDWR, 0o666), "w+b")
+    except (AttributeError, OSError):
+        return None
+
+
+def _link(file, path):
+    """Give an open file a name."""
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:  # with a folder, Python calls linkat, which follows the link in /proc to the file
+        os.link(f"/proc/self/fd/{file.fileno()}", path, src_dir_fd=folder, follow_symlinks=True)
+    finally:
+        os.close(folder)

@@ -1,0 +1,60 @@
+"""Tracks in a temporary file, so that recordings of any length need little memory."""
+
+import math
+from collections.abc import Iterator
+from typing import BinaryIO
+
+import numpy as np
+
+BLOCK = 10.0  # s of audio at once
+
+
+class Spool:
+    """A temporary float32 file `[time, channels]`.
+
+    Arguments
+    ---------
+    file : binary file
+        Open for writing and reading.
+    channels : int
+        Columns.
+    """
+
+    def __init__(self, file: BinaryIO, channels: int):
+        self.file, self.channels, self.frames = file, channels, 0
+
+    def write(self, block: np.ndarray) -> None:
+        """Append `[time, channels]`."""
+        self.file.write(np.ascontiguousarray(block, np.float32))
+        self.frames += len(block)
+
+    def blocks(self, sample_rate: int) -> Iterator[np.ndarray]:
+        """Yields everything again in pieces of some seconds."""
+        self.file.flush()
+        self.file.seek(0)
+        size = math.ceil(BLOCK * sample_rate) * self.channels * 4
+        while piece := self.file.read(size):
+            yield np.frombuffer(piece, np.float32).reshape(-1, self.channels)
+
+
+class Queue:
+    """Samples `[time, channels]` that wait until others have come as far."""
+
+    def __init__(self, channels: int):
+        self.channels = channels
+        self.pieces: list[np.ndarray] = []
+
+    def put(self, block: np.ndarray) -> None:
+        """Append `[time, channels]`."""
+        self.pieces.append(block)
+
+    def take(self, count: int) -> np.ndarray:
+        """Remove `count` samples from the front; zeros where there are no more."""
+        taken, left = [], count
+        while left and self.pieces:
+            piece = self.pieces.pop(0)
+            taken.append(piece[:left])
+            if len(piece) > left:
+                self.pieces.insert(0, piece[left:])
+            left -= len(taken[-1])
+        return np.concatenate([*taken, np.zeros((left, self.channels), np.float32)])
