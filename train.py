@@ -16,9 +16,11 @@ from speechbrain.utils.distributed import ddp_barrier, ddp_init_group, if_main_p
 from unified_sess.data.parts import build_datasets, choose_data_folder
 from unified_sess.evaluation.evaluate import evaluate_network, summary_lines
 from unified_sess.training.brain import UnifiedBrain
+from unified_sess.training.command_line import parse_command_line
 from unified_sess.training.distributed import lost_process_is_one_line
-from unified_sess.training.experiment import Experiment, parse_command_line
+from unified_sess.training.experiment import Experiment
 from unified_sess.training.pretrained import load_pretrained
+from unified_sess.training.resuming import HYPERPARAMS, refuse_another_run
 from unified_sess.utils.allocator import keep_freed_memory
 from unified_sess.utils.errors import UserError, one_line_errors, writable_folder
 
@@ -30,27 +32,27 @@ def main(arguments):
     if run_options.get("device") == "cpu":
         keep_freed_memory()
     experiment = Experiment(path, overrides)
-    settings = experiment.settings
-    output_folder = Path(writable_folder(settings["output_folder"]))
-    data_folder = main_first(choose_data_folder, settings)
-    datasets = main_first(build_datasets, settings, data_folder)
-
-    sb.utils.seed.seed_everything(settings["seed"])  # the same initial weights on every rank
+    refuse_another_run(experiment.settings)
+    output_folder = Path(writable_folder(experiment.settings["output_folder"]))
+    sb.utils.seed.seed_everything(experiment.settings["seed"])  # the same initial weights on every rank
     hparams = experiment.build()
-    if settings.get("pretrained"):
-        load_pretrained(hparams["modules"], str(settings["pretrained"]), settings["sample_rate"])
-    start_records(experiment, output_folder)
+    if hparams.get("pretrained"):
+        load_pretrained(hparams["modules"], hparams["pretrained"], hparams["sample_rate"])
+    data_folder = main_first(choose_data_folder, hparams)
+    datasets = main_first(build_datasets, hparams, data_folder)
+
+    start_records(experiment, output_folder, run_options)
     brain = UnifiedBrain(hparams["modules"], hparams["opt_class"], hparams, run_options, hparams["checkpointer"])
-    workers = {"num_workers": settings["num_workers"]}
+    workers = {"num_workers": hparams["num_workers"]}
     brain.fit(
         hparams["epoch_counter"],
         datasets["train"],
         datasets["valid"],
-        train_loader_kwargs={"batch_size": settings["batch_size"], **workers},
+        train_loader_kwargs={"batch_size": hparams["batch_size"], **workers},
         valid_loader_kwargs={"batch_size": 1, **workers},
     )
     if if_main_process():
-        test(brain, datasets["test"].manifest, settings, output_folder)
+        test(brain, datasets["test"].manifest, hparams, output_folder)
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
 
@@ -75,24 +77,26 @@ def main_first(function, *arguments):
     return result if if_main_process() else function(*arguments)
 
 
-def start_records(experiment, output_folder):
-    """Save the resolved experiment and start the log file beside the results."""
+def start_records(experiment, output_folder, run_options):
+    """Save the resolved experiment, unless nothing is trained, and start the log file beside the results."""
     if if_main_process():
-        experiment.save(output_folder / "hyperparams.yaml")
+        hyperparams = output_folder / HYPERPARAMS
+        if not (run_options.get("test_only") and hyperparams.exists()):
+            experiment.save(hyperparams)
         overrides = {"handlers": {"file_handler": {"filename": str(output_folder / "log.txt")}}}
         sb.utils.logger.setup_logging(sb.core.DEFAULT_LOG_CONFIG, overrides)
 
 
-def test(brain, manifest, settings, output_folder):
+def test(brain, manifest, hparams, output_folder):
     """Measure the best checkpoint on the test part, write sound examples and print the summary."""
     brain.on_evaluate_start(max_key="si_snri")
     results = evaluate_network(
-        brain.network(),
+        brain.network.eval(),
         manifest,
         output_folder,
-        sample_rate=settings["sample_rate"],
+        sample_rate=hparams["sample_rate"],
         device=brain.device,
-        audio_examples=settings["audio_examples"],
+        audio_examples=hparams["audio_examples"],
         limit=brain.debug_batches if brain.debug else None,
     )
     print("\n".join(summary_lines(results, output_folder)))

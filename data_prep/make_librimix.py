@@ -18,6 +18,7 @@ from unified_sess.data.librimix.sources import RATE, output_name, read_metadata
 from unified_sess.data.own_folders.speech_folders import index_folder
 from unified_sess.utils.errors import UserError, one_line_errors, writable_folder
 from unified_sess.utils.files import atomic_path
+from unified_sess.utils.parallel import available_cores
 
 NOISE_SPLITS = {"train": "tr", "dev": "cv", "test": "tt"}
 
@@ -37,7 +38,7 @@ def main():
     parser.add_argument("--count", nargs="+", default=[], metavar="SPLIT=N", help=again)
     kept = "of the draw (default 72); a draw that is there is kept, another seed refused"
     parser.add_argument("--seed", type=int, help=kept)
-    cores = len(os.sched_getaffinity(0))
+    cores = available_cores()
     few = "processes (default: one a core); fewer need less memory"
     parser.add_argument("--workers", type=int, default=cores, help=few)
     parser.add_argument("--augment-noise", action="store_true", help="first make all ...sp08/sp12.wav training noises")

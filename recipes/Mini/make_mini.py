@@ -1,7 +1,6 @@
 """Make Mini: small Libri2Mix- and Libri3Mix-like sets at 8 kHz from one utterance of each of 251 speakers."""
 
 import argparse
-import os
 import shutil
 import subprocess
 import sys
@@ -9,6 +8,7 @@ from pathlib import Path
 
 from unified_sess.utils.errors import UserError, one_line_errors, writable_folder
 from unified_sess.utils.files import atomic_path
+from unified_sess.utils.parallel import available_cores
 
 HERE = Path(__file__).resolve().parent
 MAKE = HERE.parents[1] / "data_prep" / "make_librimix.py"
@@ -54,7 +54,7 @@ def main():
     parser.add_argument("--output", type=Path, default=Path("data/mini"))
     parser.add_argument("--n-src", type=int, nargs="+", default=[2, 3])
     parser.add_argument("--counts", type=int, nargs=3, default=[3000, 300, 300], metavar=("TRAIN", "DEV", "TEST"))
-    parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--workers", type=int, default=available_cores())
     args = parser.parse_args()
     with one_line_errors("make_mini.py"):
         writable_folder(args.output)

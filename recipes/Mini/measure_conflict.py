@@ -19,7 +19,8 @@ from tqdm import tqdm
 from unified_sess.data.batches import EpochSampler, collate
 from unified_sess.data.parts import build_datasets, choose_data_folder
 from unified_sess.gradient_modulation import GRANULARITIES, GradientModulation
-from unified_sess.training.experiment import Experiment, parse_command_line
+from unified_sess.training.command_line import parse_command_line
+from unified_sess.training.experiment import Experiment
 from unified_sess.training.joint_step import JointStep
 from unified_sess.training.pretrained import load_pretrained
 from unified_sess.training.utterance_losses import LossChoice, utterance_losses

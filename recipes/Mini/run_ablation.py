@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from unified_sess.utils.errors import UserError, one_line_errors, writable_folder
 from unified_sess.utils.files import atomic_path
+from unified_sess.utils.parallel import available_cores
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from ablation_rows import EXPERIMENT, ROWS
@@ -105,7 +106,7 @@ def train_all(runs, jobs):
     for run in runs:
         run.check()
     waiting = [run for run in runs if not run.finished]
-    threads = max(1, len(os.sched_getaffinity(0)) // jobs)
+    threads = max(1, available_cores() // jobs)
     failed = threading.Event()
 
     def train(run):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from unified_sess.data.batches import EpochSampler, collate
+from unified_sess.data.batches import EpochSampler, collate, item_key
 
 FRAMES = np.random.default_rng(0).integers(50, 200, 23)
 
@@ -26,7 +26,46 @@ def test_ranks_together_see_the_global_batch(world_size):
     whole = list(EpochSampler(FRAMES, 2 * world_size, seed=1))
     ranks = [list(EpochSampler(FRAMES, 2, seed=1, rank=r, world_size=world_size)) for r in range(world_size)]
     assert len({len(batches) for batches in ranks}) == 1  # nobody waits for a batch that does not come
-    assert [flat(parts) for parts in zip(*ranks)] == whole
+    assert [[i for _, i, _ in flat(parts)] for parts in zip(*ranks)] == [[i for _, i, _ in batch] for batch in whole]
+
+
+@pytest.mark.parametrize("world_size", [2, 3, 5])
+def test_n_ranks_equal_one_process_for_items_of_equal_lengths(world_size):
+    frames = [100] * 23
+    for max_frames in (None, 60):
+        whole = [flat([batch]) for batch in EpochSampler(frames, 2 * world_size, seed=1, max_frames=max_frames)]
+        ranks = [
+            EpochSampler(frames, 2, seed=1, max_frames=max_frames, rank=r, world_size=world_size)
+            for r in range(world_size)
+        ]
+        together = [flat(parts) for parts in zip(*ranks)]
+        if max_frames is None:  # a single item of a short last batch is whole, which is as long
+            together, whole = ([[k[:2] for k in b] for b in batches] for batches in (together, whole))
+        assert together == whole
+
+
+def test_on_n_ranks_batch_1_leaves_signals_whole():
+    """Regression: every rank's signal was cut to the shortest of all ranks."""
+    for rank in range(3):
+        for batch in EpochSampler(FRAMES, 1, seed=1, rank=rank, world_size=3):
+            assert [length for _, _, length in batch] == [None] * len(batch)
+
+
+@pytest.mark.parametrize("world_size", [2, 3])
+def test_a_rank_cuts_to_its_own_batchs_shortest(world_size):
+    for rank in range(world_size):
+        for batch in EpochSampler(FRAMES, 2, seed=1, rank=rank, world_size=world_size):
+            shortest = min((FRAMES[index] for _, index, _ in batch), default=None)
+            assert {length for _, _, length in batch} <= {shortest if len(batch) > 1 else None}
+
+
+def test_a_number_alone_is_a_key_and_numbers_end():
+    """Regression: `dataset[0]` failed, and so did iterating a dataset."""
+    assert item_key(0, 3) == (0, 0, None) and item_key(np.int64(-1), 3) == (0, 2, None)
+    assert item_key((4, 1, 50), 3) == (4, 1, 50)
+    for number in (3, -4):
+        with pytest.raises(IndexError, match="has 3"):
+            item_key(number, 3)
 
 
 def test_a_batch_has_one_length():

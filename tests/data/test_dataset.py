@@ -29,6 +29,12 @@ def test_mixture_sources_and_clean_mixture_are_cut_alike(manifest):
     assert np.abs(part["sources"].sum(1) - part["clean"]).max() < 1e-6
 
 
+def test_dataset_0_is_the_first_whole_mixture(manifest):
+    dataset = MixtureDataset(manifest, 8000)
+    assert np.array_equal(dataset[0]["mixture"], dataset[(0, 0, None)]["mixture"])
+    assert [item["id"] for item in dataset] == [row.id for row in manifest]
+
+
 def test_an_item_depends_on_seed_epoch_and_index_alone(manifest):
     def item(seed, epoch, index, factors=(0.95, 1, 1.05)):
         return MixtureDataset(manifest, 8000, seed, factors)[(epoch, index, 3000)]["mixture"]

@@ -48,6 +48,12 @@ def test_own_folders_hold_out_speakers_and_noises(settings):
     assert soundfile.info(row.mixture).frames == row.frames
 
 
+def test_dataset_0_is_a_mixture(settings):
+    train = build_datasets(settings, choose_data_folder(settings))["train"]
+    assert np.array_equal(train[0]["mixture"], train[(0, 0, None)]["mixture"])
+    assert train[len(train) - 1]["id"] == train[-1]["id"]
+
+
 def test_held_out_mixtures_are_made_once(settings):
     folder = choose_data_folder(settings)
     times = {p: p.stat().st_mtime_ns for p in folder.rglob("*.wav")}

@@ -11,7 +11,8 @@ from tests.corpus import make_corpus
 from tests.data.folders import make_folders
 from unified_sess.data.parts import choose_data_folder
 from unified_sess.network import MODULE_NAMES, NoEnhancer, count_speakers
-from unified_sess.training.experiment import Experiment, parse_command_line
+from unified_sess.training.command_line import parse_command_line
+from unified_sess.training.experiment import Experiment
 from unified_sess.utils.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from unified_sess.training import checkpoints
 from unified_sess.training.checkpoints import AtomicCheckpointer
 from unified_sess.utils.errors import UserError
 
@@ -68,6 +69,18 @@ def test_killed_inside_a_save_the_last_whole_checkpoint_is_recovered(tmp_path):
     again = AtomicCheckpointer(tmp_path, modules)
     assert again.recover_if_possible().path == good.path
     assert os.listdir(tmp_path) == [good.path.name]
+
+
+def test_the_folder_of_a_new_checkpoint_reaches_the_disk(tmp_path, monkeypatch):
+    """Regression: its files were flushed, their names in the new folder were not."""
+    flushed, renamed = [], []
+    monkeypatch.setattr(checkpoints, "_flush", lambda path: flushed.append(os.fspath(path)))
+    rename = os.rename
+    monkeypatch.setattr(os, "rename", lambda a, b: (renamed.append((os.fspath(a), list(flushed))), rename(a, b)))
+    AtomicCheckpointer(tmp_path / "save", {"a": torch.nn.Linear(1, 1)}).save_checkpoint()
+    ((folder, before),) = renamed
+    assert folder in before
+    assert str(tmp_path / "save") in flushed[len(before) :]
 
 
 def test_only_the_latest_and_the_best_are_kept(tmp_path):

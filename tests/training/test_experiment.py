@@ -4,7 +4,9 @@ import pytest
 from hyperpyyaml import load_hyperpyyaml
 
 from unified_sess.network import MODULE_NAMES, count_speakers
-from unified_sess.training.experiment import Experiment, parse_command_line
+from unified_sess.training.command_line import parse_command_line
+from unified_sess.training.experiment import Experiment
+from unified_sess.training.settings import SETTINGS
 from unified_sess.utils.errors import UserError
 
 
@@ -83,10 +85,21 @@ def test_a_saved_experiment_of_a_recipe_keeps_its_name_and_folder(repository, tm
         ({"enhancer": "small"}, "--enhancer can be none, not 'small'"),
         ({"number_of_epochs": "many"}, "number_of_epochs must be a whole number"),
         ({"number_of_epochs": 2.5}, "number_of_epochs must be a whole number"),
-        ({"batch_size": 0}, "batch_size must be at least 1"),
+        ({"batch_size": 0}, "batch_size must be a whole number from 1 to"),
         ({"lr": "fast"}, "lr must be a number"),
         ({"num_spks": True}, "num_spks must be"),
-        ({"enhancement_weight": -1}, "enhancement_weight must be at least 0"),
+        ({"opt_class": 3}, "opt_class is not a value"),
+        ({"lr": 1e30}, "lr must be a number above 0 and up to 1, not 1e"),
+        ({"lr_factors": {"encoder": "x"}}, "lr_factors of encoder must be a number from 0 to 1000, not 'x'"),
+        ({"lr_factors": {"separator": 1}}, "lr_factors names 'separator'"),
+        ({"freeze": "encoder"}, r"a list of modules such as \[encoder, decoder\], not 'encoder'"),
+        ({"speed_perturb": [0]}, r"speed_perturb must be a list of numbers from 0.1 to 10 or null, not \[0\]"),
+        ({"training_signal_len": float("inf")}, "training_signal_len must be a number from 0.01 to 3600 s or null"),
+        ({"training_signal_len": 0}, "training_signal_len must be .* not 0"),
+        ({"seed": -1}, "seed must be a whole number from 0 to 4294967295, not -1"),
+        ({"mode": "mid"}, "mode must be min or max or null, not 'mid'"),
+        ({"data_folder": ""}, "data_folder is empty"),
+        ({"enhancement_weight": -1}, "enhancement_weight must be a number from 0 to"),
     ],
 )
 def test_mistakes_in_settings_are_one_line(default, overrides, says):
@@ -154,7 +167,11 @@ def test_command_line_is_split():
         (["e.yaml", "lr", "3"], "'lr' is not an option"),
         (["e.yaml", "--precision", "fp8"], "precision"),
         (["e.yaml", "--optimizer_step_limit", "soon"], "optimizer_step_limit must be a whole number"),
-        (["e.yaml", "--grad_accumulation_factor", "0"], "at least 1"),
+        (["e.yaml", "--grad_accumulation_factor", "0"], "grad_accumulation_factor must be a whole number from 1"),
+        (["e.yaml", "--batch_size", "1.5"], "batch_size must be a whole number"),
+        (["e.yaml", "--data_folder", ""], "data_folder is empty"),
+        (["e.yaml", "--demo_corpus", "maybe"], "demo_corpus must be True or False, not 'maybe'"),
+        (["e.yaml", "--max_grad_norm", "nan"], "max_grad_norm must be a number from -1"),
         (["e.yaml", "--ckpt_interval_steps", "2", "--ckpt_interval_minutes", "2"], "exclude each other"),
     ],
 )
@@ -162,3 +179,91 @@ def test_mistakes_on_the_command_line_are_one_line(arguments, says):
     with pytest.raises(UserError, match=says) as caught:
         parse_command_line(arguments)
     assert "\n" not in str(caught.value)
+
+
+TYPED = {
+    "speech_folder": ["speech #2", "3", "2024-01-01", "yes", "~x", "!x", "a: b", "\u00e9 'q' \"d\" \\"],
+    "output_folder": ["it's #1", "2024-01-01", "3", "12#", "3/4", "a<b>: c", "yes", "(x)", "!x", "[a]", "{seed}"],
+}
+
+
+@pytest.mark.parametrize("name, text", [(name, text) for name, texts in TYPED.items() for text in texts])
+def test_texts_arrive_as_typed(tmp_path, name, text):
+    """Regression: `speech #2` became `speech`, `it's #1` became `it's`, 2024-01-01 and 3 ended in tracebacks."""
+    _, _, overrides = parse_command_line(["e.yaml", f"--{name}", text])
+    content = (
+        "seed: 1\noutput_folder: !ref results/<seed>\nsave_folder: !ref <output_folder>/save\nspeech_folder: null\n"
+    )
+    (tmp_path / "e.yaml").write_text(content, encoding="utf-8")
+    Experiment(tmp_path / "e.yaml", overrides).save(tmp_path / "saved.yaml")
+    for experiment in (Experiment(tmp_path / "e.yaml", overrides), Experiment(tmp_path / "saved.yaml")):
+        assert experiment.settings[name] == text
+        if name == "output_folder":
+            assert experiment.settings["save_folder"] == f"{text}/save"
+            assert load_hyperpyyaml(experiment.text)["save_folder"] == f"{text}/save"
+
+
+@pytest.mark.parametrize(
+    "name, text, value",
+    [
+        ("batch_size", "2.0", 2),
+        ("lr", "1e-5", 1e-5),
+        ("speed_perturb", "0.9", [0.9]),
+        ("speed_perturb", "[0.9, 1]", [0.9, 1]),
+        ("lr_factors", "{encoder: 0}", {"encoder": 0}),
+        ("training_signal_len", "null", None),
+        ("demo_corpus", "no", False),
+        ("mode", "max", "max"),
+    ],
+)
+def test_settings_have_their_own_types(default, name, text, value):
+    _, _, overrides = parse_command_line(["e.yaml", f"--{name}", text])
+    found = Experiment(default, overrides).settings[name]
+    assert found == value and type(found) is type(value)
+
+
+def test_a_file_is_checked_like_the_command_line(default, tmp_path):
+    (tmp_path / "networks").symlink_to(default.parent / "networks")
+    text = default.read_text(encoding="utf-8")
+    (tmp_path / "e.yaml").write_text(text.replace("batch_size: 4 ", "batch_size: 2.0 "), encoding="utf-8")
+    assert repr(Experiment(tmp_path / "e.yaml").settings["batch_size"]) == "2"
+    (tmp_path / "e.yaml").write_text(text.replace("lr: 0.002 ", "lr: fast "), encoding="utf-8")
+    with pytest.raises(UserError, match="lr must be a number"):
+        Experiment(tmp_path / "e.yaml")
+
+
+def test_a_dictionary_replaces_the_files(default, tmp_path):
+    """HyperPyYAML merges dictionaries, so that a factor of the file could not be taken away."""
+    (tmp_path / "networks").symlink_to(default.parent / "networks")
+    text = default.read_text(encoding="utf-8").replace("lr_factors: {} ", "lr_factors: {masknet: 0.1} ")
+    (tmp_path / "e.yaml").write_text(text, encoding="utf-8")
+    assert Experiment(tmp_path / "e.yaml", {"lr_factors": {"encoder": 0}}).settings["lr_factors"] == {"encoder": 0}
+
+
+def test_every_setting_of_the_experiments_is_in_the_table(default):
+    files = [default, *default.parent.parent.glob("recipes/*/*.yaml")]
+    for file in files:
+        lines = file.read_text(encoding="utf-8").splitlines()
+        names = {line.split(":")[0] for line in lines if line[:1].isalpha() and ":" in line and "!n" not in line}
+        assert names - set(SETTINGS) <= {"network", "modules", "enhancer", "separator_layers"}, file
+
+
+def test_options_of_a_saved_experiment_take_effect_everywhere(default, tmp_path):
+    """Regression: in a saved experiment the new folder, rate or number of epochs changed, what follows from it did not."""
+    saved = tmp_path / "run" / "hyperparams.yaml"
+    saved.parent.mkdir()
+    Experiment(default, {"output_folder": str(saved.parent), "network": "dprnn-small"}).save(saved)
+    overrides = {"output_folder": str(tmp_path / "new"), "number_of_epochs": 7, "lr": 0.001}
+    again = Experiment(saved, overrides)
+    hparams = again.build()
+    assert hparams["checkpointer"].checkpoints_dir == tmp_path / "new" / "save"
+    assert hparams["epoch_counter"].limit == 7 and len(hparams["lr_scheduler"].value_at_epoch) == 8
+    assert type(hparams["modules"]["masknet"]).__name__ == "Dual_Path_Model"
+    again.save(tmp_path / "again.yaml")
+    assert Experiment(tmp_path / "again.yaml", {"lr": 0.002}).settings["number_of_epochs"] == 7
+
+    old = saved.read_text(encoding="utf-8").split("# With options")[0]  # as saved by earlier versions
+    saved.write_text(old, encoding="utf-8")
+    assert Experiment(saved).settings["lr"] == 0.002
+    with pytest.raises(UserError, match=f"resolved experiment.*--output_folder {saved.parent}"):
+        Experiment(saved, overrides)

@@ -1,12 +1,13 @@
 """The optimizer of a training that is resumed."""
 
 import copy
+import math
 from functools import partial
 
 import pytest
 import torch
 
-from tests.networks import brain_settings, tiny_modules
+from tests.networks import brain_settings, random_batch, tiny_modules
 from unified_sess.training.brain import UnifiedBrain
 
 
@@ -38,3 +39,40 @@ def test_a_checkpoint_of_the_other_kind_of_step_trains_on(fused):
         step(brain)
     for wanted, found in zip(before.modules.parameters(), after.modules.parameters(), strict=True):
         torch.testing.assert_close(found, wanted)
+
+
+@pytest.mark.parametrize("factor", [1, 3])
+def test_a_step_waits_for_the_device_once(factor, monkeypatch):
+    """Regression: `.cpu()` of the loss was a second wait for the device in every step."""
+    brain = UnifiedBrain(tiny_modules(), partial(torch.optim.SGD, lr=1e-3), brain_settings(), {"device": "cpu"})
+    brain.init_optimizers()
+    brain.grad_accumulation_factor = factor
+    waits = []
+    # Reading a value waits. Lengths stay on the host, where `tolist` of whole numbers reads them, and the CPU's own
+    # kernels take numbers from weights by `item`.
+    for name in ("cpu", "tolist", "__float__", "__bool__", "numpy"):
+        original = getattr(torch.Tensor, name)
+
+        def counted(tensor, *args, original=original, name=name, **kwargs):
+            if tensor.is_floating_point():
+                waits.append(name)
+            return original(tensor, *args, **kwargs)
+
+        monkeypatch.setattr(torch.Tensor, name, counted)
+    losses = []
+    for step in range(1, 2 * factor + 1):
+        brain.step = step
+        losses.append(brain.fit_batch(random_batch([400, 400], seed=step)))
+    assert waits == ["tolist"] * 2
+    monkeypatch.undo()
+    known = [bool(loss.isfinite()) for loss in losses]
+    assert known == ([False] * (factor - 1) + [True]) * 2
+
+
+def test_the_progress_bar_shows_the_mean_of_the_windows():
+    brain = trained_brain(fused=False)
+    brain.grad_accumulation_factor = 2
+    mean = 0.0
+    for brain.step, loss in enumerate((math.nan, 4.0, math.nan, 8.0), 1):
+        mean = brain.update_average(torch.tensor(loss), mean)
+    assert mean == 6.0

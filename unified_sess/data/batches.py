@@ -1,5 +1,6 @@
 """Batches of mixtures, and the order in which an epoch visits them."""
 
+import operator
 from typing import NamedTuple
 
 import numpy as np
@@ -42,12 +43,34 @@ def collate(items):
     return Batch([item["id"] for item in items], padded("mixture"), padded("clean"), padded("sources"), lengths)
 
 
+def item_key(key, size: int) -> tuple:
+    """The key `(epoch, index, length)` of an item; a number alone is the whole item of epoch 0.
+
+    Raises
+    ------
+    IndexError
+        When the number is none of the `size` items, so that a dataset can be iterated.
+
+    Example
+    -------
+    >>> item_key(-1, 10)
+    (0, 9, None)
+    """
+    if isinstance(key, tuple):
+        return key
+    index = operator.index(key)
+    if not -size <= index < size:
+        raise IndexError(f"there is no item {index}: the dataset has {size}")
+    return 0, index % size, None
+
+
 class EpochSampler(torch.utils.data.Sampler):
     """Batches of keys `(epoch, index, length)`, a function of (seed, epoch) alone.
 
-    An item's randomness is keyed by its key, so workers, ranks and resuming change nothing. Rank r of N takes its
-    slice of the global batch of N * batch_size items, which is what one process with that batch size would see; in a
-    short last batch a rank may get fewer items, or none.
+    An item's randomness is keyed by its key, so workers and resuming change nothing. Rank r of N takes its slice of the
+    N * batch_size items that one process with that batch size would take, and cuts them to the shortest of its own
+    slice: items of equal lengths are the very same on N ranks as in one process, and with batch size 1 every signal
+    stays whole. In a short last batch a rank may get fewer items, or none.
 
     Arguments
     ---------
@@ -93,12 +116,14 @@ class EpochSampler(torch.utils.data.Sampler):
         whole = self.batch_size * self.world_size
         for first in range(start * whole, len(order), whole):
             together = order[first : first + whole]
-            length = self._length(together)
             mine = together[self.rank * self.batch_size : (self.rank + 1) * self.batch_size]
+            length = self._length(mine)
             yield [(self.epoch, int(index), length) for index in mine]
 
     def _length(self, indices):
-        """One length for the whole global batch, so that padding never reaches a network."""
+        """One length for the batch, so that padding never reaches a network; None leaves a single item whole."""
+        if not len(indices):
+            return None
         shortest = int(self.frames[indices].min())
         if self.max_frames is not None and shortest > self.max_frames:
             return self.max_frames

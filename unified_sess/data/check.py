@@ -12,7 +12,7 @@ import numpy as np
 from unified_sess.data.own_folders.speech_folders import list_audio
 from unified_sess.utils.audio import open_stream
 from unified_sess.utils.errors import UserError
-from unified_sess.utils.parallel import parallel_map
+from unified_sess.utils.parallel import available_cores, parallel_map
 
 SPLITS = {
     "train": ("train", "training", "tr"),
@@ -49,7 +49,7 @@ def check_data(folder: str | os.PathLike, workers: int | None = None) -> dict[st
     """
     files = list_audio(folder)
     job = functools.partial(_check_file, str(folder))
-    results = parallel_map(job, files, workers or len(os.sched_getaffinity(0)), "check")
+    results = parallel_map(job, files, workers or available_cores(), "check")
     found = dict(zip(files, results, strict=True))
     report = {name: [] for name in ("unreadable", "truncated", "silent", "clipped", "mis-rated", "too short")}
     groups = defaultdict(Counter)

@@ -6,6 +6,7 @@ import numpy as np
 import soxr
 import torch
 
+from unified_sess.data.batches import item_key
 from unified_sess.utils.audio import read_audio
 from unified_sess.utils.errors import UserError
 
@@ -13,8 +14,8 @@ from unified_sess.utils.errors import UserError
 class MixtureDataset(torch.utils.data.Dataset):
     """Mixtures of a corpus on disk.
 
-    Items are dictionaries with `id`, `mixture` `[time]`, `clean` `[time]` and `sources` `[time, speakers]`. Mixture,
-    clean mixture and sources are cut alike. With speed perturbation each source is resampled by a factor of its own
+    Items are dictionaries with `id`, `mixture` `[time]`, `clean` `[time]` and `sources` `[time, speakers]`, asked for
+    with `(epoch, index, length)` or by their number alone. Mixture, clean mixture and sources are cut alike. With speed perturbation each source is resampled by a factor of its own
     and the noise is added again afterwards, as in the paper's training; in a reverberant corpus the dry and the
     reverberant source by the same factor.
 
@@ -45,7 +46,7 @@ class MixtureDataset(torch.utils.data.Dataset):
         return len(self.manifest)
 
     def __getitem__(self, key):
-        epoch, index, length = key
+        epoch, index, length = item_key(key, len(self))
         row = self.manifest[index]
         random = np.random.default_rng([self.seed, epoch, index])
         if self.speed_factors:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from unified_sess.data import mixing
+from unified_sess.data.batches import item_key
 from unified_sess.data.pools import Folders, Keep, Measures, NoisePool, SpeechPool
 from unified_sess.data.scenes.options import read_options
 from unified_sess.data.scenes.room_bank import RoomBank
@@ -22,8 +23,8 @@ class DynamicMixingDataset(torch.utils.data.Dataset):
     """Noisy mixtures of random speakers by LibriMix's rule, or scenes; nothing is written but what is known of folders.
 
     Items are dictionaries with `id`, `mixture` `[time]`, `clean` `[time]` and `sources` `[time, speakers]`, float32.
-    Items are asked for with `(epoch, index, length)`; all randomness is keyed by (seed, epoch, index), so that
-    neither workers nor ranks nor resuming change the sequence.
+    Items are asked for with `(epoch, index, length)`, or by number; all randomness is keyed by (seed, epoch, index), so
+    that neither workers nor ranks nor resuming change the sequence.
 
     Arguments
     ---------
@@ -116,8 +117,8 @@ class DynamicMixingDataset(torch.utils.data.Dataset):
     def __len__(self) -> int:
         return len(self.frames)
 
-    def __getitem__(self, key: tuple[int, int, int | None]) -> dict:
-        epoch, index, length = key
+    def __getitem__(self, key: int | tuple[int, int, int | None]) -> dict:
+        epoch, index, length = item_key(key, len(self))
         random = np.random.default_rng([self.seed, epoch, index])
         length = length or self.length
         if self.scenes is None:

@@ -14,6 +14,7 @@ from unified_sess.data.audio_cache import AudioReader
 from unified_sess.data.own_folders.speaker_tables import read_speakers
 from unified_sess.data.own_folders.speech_folders import Recording, index_folder
 from unified_sess.utils.errors import UserError
+from unified_sess.utils.parallel import available_cores
 
 MIN_ACTIVE = 0.25  # seconds of voice that every crop holds at least
 Folders = str | os.PathLike | Sequence[str | os.PathLike]
@@ -42,7 +43,7 @@ class Measures:
 
     def __init__(self, folder: str | os.PathLike | None, workers: int | None = None, cache_gib: float = 4.0):
         self.folder = Path(folder or Path.home() / ".cache" / "unified_sess")
-        self.workers, self.cache_gib = workers or len(os.sched_getaffinity(0)), cache_gib
+        self.workers, self.cache_gib = workers or available_cores(), cache_gib
 
     def recordings(self, folder: str | os.PathLike, speakers: dict | None, noise: bool) -> list[Recording]:
         """Index a folder under a name that tells it from other folders."""

@@ -13,6 +13,7 @@ from unified_sess.data.manifest import Row
 from unified_sess.evaluation.metrics import utterance_metrics
 from unified_sess.utils.audio import read_audio
 from unified_sess.utils.errors import UserError
+from unified_sess.utils.parallel import available_cores
 
 ROWS_A_WORKER = 16  # a worker takes seconds to start: not worth it for less
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -60,7 +61,7 @@ def measure_all(tasks: Iterable[tuple], jobs: int) -> Iterator[dict]:
 
 def default_jobs(count: int) -> int:
     """Worker processes worth starting for so many utterances."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = available_cores()
     return min(cores, count // ROWS_A_WORKER)
 
 

@@ -63,7 +63,7 @@ def load_trained_network(folder: str | Path) -> tuple[ModelConfig, dict[str, nn.
 def best_checkpoint(folder: str | Path) -> Path:
     """Folder of the checkpoint with the highest SI-SNR improvement on validation; `UserError` where there is none."""
     save = Path(folder) / "save"
-    found = []
+    found, failed = [], []
     for marker in save.glob("CKPT*/CKPT.yaml"):
         try:
             meta = read_yaml(read_text(marker, LARGEST_EXPERIMENT), marker)
@@ -71,7 +71,13 @@ def best_checkpoint(folder: str | Path) -> Path:
             raise UserError(f"{marker} is corrupt: move that checkpoint out of {save}") from None
         meta = meta if isinstance(meta, dict) else {}
         # A checkpoint inside an epoch has no validation: it serves when there is no other.
-        found.append((_number(meta.get("si_snri")), _number(meta.get("unixtime")), marker.parent))
+        value = meta.get("si_snri")
+        if meta.get("failed") or value != value:  # the network gave NaN or infinity in validation
+            failed.append(marker.parent)
+        else:
+            found.append((_number(value), _number(meta.get("unixtime")), marker.parent))
+    if not found and failed:
+        raise UserError(f"no epoch of {folder} has finite losses on its validation part: there is no model to take")
     if not found:
         raise UserError(f"no checkpoint in {save}: train first")
     return max(found)[-1]

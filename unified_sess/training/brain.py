@@ -1,26 +1,26 @@
 """Training of the unified network: two gradients a step, merged by gradient modulation."""
 
 import json
+import math
 from contextlib import nullcontext
 from pathlib import Path
 
 import speechbrain as sb
 import torch
-from speechbrain.nnet.schedulers import ReduceLROnPlateau
 from speechbrain.utils.checkpoints import mark_as_loader, mark_as_saver, register_checkpoint_hooks
 from speechbrain.utils.distributed import if_main_process
 from speechbrain.utils.logger import get_logger
-from torch.utils.tensorboard import SummaryWriter
 
-from unified_sess.data.batches import Batch, EpochSampler, collate
-from unified_sess.losses import si_snr_improvement
-from unified_sess.network import MODULE_NAMES, UnifiedNetwork
+from unified_sess.data.batches import EpochSampler, collate
+from unified_sess.network import UnifiedNetwork
 from unified_sess.training.averaging import WeightAverage
+from unified_sess.training.checkpoints import fused_as_made, load_statistics, save_statistics
 from unified_sess.training.cuda_graphs import Replay
 from unified_sess.training.distributed import broadcast_parameters
-from unified_sess.training.gradient_plots import draw_gradient_plots
-from unified_sess.training.gradient_table import write_gradient_table
 from unified_sess.training.joint_step import JointStep
+from unified_sess.training.learning_rate import LearningRate
+from unified_sess.training.loss_totals import LossTotals, Validation
+from unified_sess.training.records import Records
 from unified_sess.training.utterance_losses import LossChoice, utterance_losses
 from unified_sess.utils.errors import UserError
 
@@ -42,17 +42,14 @@ class UnifiedBrain(sb.Brain):
 
     def __init__(self, modules, opt_class, hparams, run_opts=None, checkpointer=None):
         super().__init__(modules, opt_class, hparams, run_opts, checkpointer)
-        if self.optimizer_step_limit is not None:
-            self.optimizer_step_limit = int(self.optimizer_step_limit)
         self.rank = getattr(self, "rank", 0)
         self.world_size = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
-        _check_modules("freeze", self.hparams.freeze, list, "[encoder, decoder]")
-        _check_modules("lr_factors", self.hparams.lr_factors, dict, "{masknet: 0.1}")
         for name in self.hparams.freeze:
             self.modules[name].requires_grad_(False)
+        self.network = UnifiedNetwork(self.modules)
         self.modulation = self.hparams.modulation
         self.joint_step = JointStep(
-            self.modules,
+            self.network,
             self.modulation,
             self.hparams.enhancement_weight,
             self.hparams.threshold,
@@ -60,44 +57,41 @@ class UnifiedBrain(sb.Brain):
         )
         if self.checkpointer is not None:
             self.checkpointer.add_recoverable(
-                "gradient_statistics", self.modulation, _load_statistics, _save_statistics, optional_load=True
+                "gradient_statistics", self.modulation, load_statistics, save_statistics, optional_load=True
             )
-        self.average = self._make_average()
-        self.loss_choice = self._choose_losses()
+        self.average = None
+        if getattr(self.hparams, "ema_decay", None) is not None:
+            self.average = WeightAverage(self.modules, self.hparams.ema_decay)
+            if self.checkpointer is not None:
+                self.checkpointer.add_recoverable("average", self.average, optional_load=True)
+        self.loss_choice = LossChoice.of(self.hparams, self.joint_step.with_enhancement)
         self.replay = self._make_replay()
-        self.totals = _Totals()
-        self.tensorboard = None
-
-    def _make_average(self):
-        """The average of the weights, or None where `ema_decay` does not ask for one."""
-        decay = getattr(self.hparams, "ema_decay", None)
-        if decay is None:
-            return None
-        average = WeightAverage(self.modules, decay)
-        if self.checkpointer is not None:
-            self.checkpointer.add_recoverable("average", average, optional_load=True)
-        return average
+        scheduler = getattr(self.hparams, "lr_scheduler", None)
+        self.learning_rate = LearningRate(self.hparams.lr, self.hparams.lr_factors, scheduler)
+        self.totals = LossTotals()
+        self.window_loss = []  # losses of the batches of an accumulation window, on the device
+        self.saved = {}  # state of the checkpoint that the run goes on from
+        self.records = None
 
     def init_optimizers(self):
         """One parameter group a module, so that `lr_factors` can give it a learning rate of its own."""
-        groups = []
-        for name, module in self.modules.items():
-            parameters = [p for p in module.parameters() if p.requires_grad]
-            factor = float(self.hparams.lr_factors.get(name, 1.0))
-            if parameters:
-                groups.append({"params": parameters, "lr_factor": factor, "lr": self.hparams.lr * factor})
-        if not groups:
-            raise UserError("every module is frozen, so there is nothing to train: shorten freeze")
-        self.optimizer = self.opt_class(groups)
-        self.optimizer.register_load_state_dict_pre_hook(_fused_as_made)
+        self.optimizer = self.opt_class(self.learning_rate.groups(self.modules))
+        self.optimizer.register_load_state_dict_pre_hook(fused_as_made)
         self.optimizers_dict = {"opt_class": self.optimizer}
         if self.checkpointer is not None:
             self.checkpointer.add_recoverable("optimizer", self.optimizer)
 
+    def _compile(self):
+        super()._compile()
+        self.network = UnifiedNetwork(self.modules)  # compiled modules are others
+
     # Data
 
     def make_dataloader(self, dataset, stage, ckpt_prefix="dataloader-", **loader_kwargs):
-        """A loader whose order and contents are a function of (seed, epoch), for any number of workers and ranks."""
+        """A loader whose order and contents are a function of (seed, epoch), for any number of workers.
+
+        Each rank has its share of the batches, of training and of validation.
+        """
         train = stage == sb.Stage.TRAIN
         max_len = self.hparams.training_signal_len if train else None
         sampler = EpochSampler(
@@ -106,8 +100,8 @@ class UnifiedBrain(sb.Brain):
             seed=self.hparams.seed,
             max_frames=None if max_len is None else round(max_len * self.hparams.sample_rate),
             shuffle=train,
-            rank=self.rank if train else 0,
-            world_size=self.world_size if train else 1,
+            rank=self.rank,
+            world_size=self.world_size,
         )
         if train:
             self.train_sampler = sampler
@@ -125,29 +119,17 @@ class UnifiedBrain(sb.Brain):
 
     # A step
 
-    def _choose_losses(self):
-        """The losses of the experiment; an experiment file that does not name them has the paper's."""
-        hparams, names = self.hparams, LossChoice._field_defaults
-        enhancement = getattr(hparams, "enhancement_loss", names["enhancement"])
-        return LossChoice(
-            getattr(hparams, "separation_loss", names["separation"]),
-            enhancement if self.joint_step.with_enhancement else None,
-            getattr(hparams, "snr_limit", names["limit"]),
-            hparams.detach_clean_features,
-            getattr(hparams, "step_weight", names["step_weight"]),
-        ).check()
-
     def _make_replay(self):
         """What records and replays the steps of a GPU; None where each kernel is launched."""
         if not getattr(self.hparams, "cuda_graphs", False):
             return None
         if self.hparams.training_signal_len is None:
             raise UserError("cuda_graphs wants mixtures of one length: give training_signal_len, such as 4 (seconds)")
-        return Replay(self._compute_gradients_of_whole) if self.device_type == "cuda" else None
+        return Replay(self._gradients_to_keep) if self.device_type == "cuda" else None
 
     def compute_forward(self, batch, stage):
         """Both losses of every utterance and the estimates; see `utterance_losses`."""
-        return utterance_losses(self.modules, batch.to(self.device, non_blocking=True), self.loss_choice)
+        return utterance_losses(self.network, batch.to(self.device, non_blocking=True), self.loss_choice)
 
     def compute_objectives(self, predictions, batch, stage):
         """Mean total loss L_SS + lambda * L_SE of the utterances, for the log."""
@@ -157,19 +139,28 @@ class UnifiedBrain(sb.Brain):
         return total.mean()
 
     def fit_batch(self, batch):
-        """Accumulate both gradients of a batch, and step at the end of the accumulation window."""
+        """Accumulate both gradients of a batch, and step at the end of the accumulation window.
+
+        Returns the mean loss of the window at its end, which is when it is known without waiting; NaN before.
+        """
         should_step = self.step % self.grad_accumulation_factor == 0
         self.on_fit_batch_start(batch, should_step)
         losses, loss, gradients = None, torch.zeros(()), None
         if batch is not None:
             losses, loss, gradients = self._losses_and_gradients(batch)
-        self.joint_step.add(gradients)
-        if losses is not None:
+            self.window_loss.append(loss)
             self.totals.add(losses)
-        if should_step:
-            self.optimizers_step()
+        self.joint_step.add(gradients)
+        shown = self.optimizers_step() if should_step else math.nan
         self.on_fit_batch_end(batch, losses, loss, should_step)
-        return loss.cpu()
+        return torch.tensor(shown)
+
+    def update_average(self, loss, avg_loss):
+        """Running mean of the windows' losses, for the progress bar."""
+        if not torch.isfinite(loss):
+            return avg_loss
+        windows = -(-self.step // self.grad_accumulation_factor)
+        return avg_loss + (float(loss) - avg_loss) / windows
 
     def _losses_and_gradients(self, batch):
         """Losses of a batch, their mean total and the `BatchGradients`."""
@@ -177,11 +168,11 @@ class UnifiedBrain(sb.Brain):
         # What depends on lengths cannot be recorded.
         if self.replay is None or (batch.lengths != batch.mixture.shape[1]).any():
             return self._compute_gradients(batch, scale)
-        batch = batch.to(self.device, non_blocking=True)
-        tensors = [x for x in (batch.mixture, batch.clean, batch.sources, scale) if x is not None]
-        losses, loss, gradients = self.replay(*tensors)
+        losses, loss, gradients = self.replay(batch.to(self.device, non_blocking=True), scale)
         # The next batch writes over them.
-        return losses, loss, gradients.clone() if self.grad_accumulation_factor > 1 else gradients
+        if self.grad_accumulation_factor > 1:
+            loss, gradients = loss.clone(), gradients.clone()
+        return losses, loss, gradients
 
     def _compute_gradients(self, batch, scale):
         with self.training_ctx:
@@ -189,18 +180,24 @@ class UnifiedBrain(sb.Brain):
             loss = self.compute_objectives(losses, batch, sb.Stage.TRAIN).detach()
         return losses, loss, self.joint_step.gradients(losses, scale)
 
-    def _compute_gradients_of_whole(self, mixture, clean, sources, scale=None):
-        lengths = torch.full(mixture.shape[:1], mixture.shape[1])
-        losses, loss, gradients = self._compute_gradients(Batch([], mixture, clean, sources, lengths), scale)
+    def _gradients_to_keep(self, batch, scale):
+        """As `_compute_gradients`, without the history of the losses, which a recorded step would keep."""
+        losses, loss, gradients = self._compute_gradients(batch, scale)
         return losses.detach(), loss, gradients
 
     def _loss_scale(self):
         return self.scaler.scale(torch.ones((), device=self.device)) if self.scaler.is_enabled() else None
 
     def optimizers_step(self):
-        """Merge the two gradients, un-scale once, clip, step; without a kept utterance or a finite gradient, no step."""
+        """Merge the two gradients, un-scale once, clip, step; without a kept utterance or a finite gradient, no step.
+
+        Returns the mean loss of the window's batches on this rank, 0 without any.
+        """
         count, finite = self.joint_step.merge(self._loss_scale())
-        kept, finite = torch.stack([count.double(), finite.double()]).tolist()  # the one wait for the device
+        loss = torch.stack(self.window_loss).mean() if self.window_loss else torch.zeros_like(count)
+        self.window_loss = []
+        # The one wait for the device.
+        kept, finite, loss = torch.stack([x.double() for x in (count, finite, loss)]).tolist()
         step = kept > 0 and (bool(finite) or self.scaler.is_enabled())
         if step:
             if self.scaler.is_enabled():
@@ -215,6 +212,7 @@ class UnifiedBrain(sb.Brain):
         self.optimizer.zero_grad(set_to_none=True)
         if not finite and not self.scaler.is_enabled():
             self._nonfinite_step()
+        return loss
 
     def _nonfinite_step(self):
         self.nonfinite_count += 1
@@ -238,6 +236,7 @@ class UnifiedBrain(sb.Brain):
         self._checkpoint_due = due or getattr(self, "_checkpoint_due", False)
         if self._checkpoint_due and not self.joint_step.pending:
             self._checkpoint_due = False
+            self.totals.reduce()  # rank 0 saves them for all
             return True
         return False
 
@@ -248,32 +247,49 @@ class UnifiedBrain(sb.Brain):
     # Stages
 
     def on_fit_start(self):
-        """Start or resume: recover the last checkpoint and the place in the epoch."""
+        """Start or resume: recover the last checkpoint, the place in the epoch and the learning rate."""
         super().on_fit_start()
         if self.average is not None:
             self.average.start()
+        if self.saved:
+            state = self.saved.get("learning_rate") or self.learning_rate.state_of(self.optimizer)
+            self.learning_rate.resume(self.hparams.epoch_counter.current, state)
+            self.learning_rate.apply(self.optimizer)
         if self.step:
+            self._refuse_other_batches()
             self.train_sampler.start = self.step
         if self._optimizer_step_limit_exceeded:  # a finished run does not train again
             self.hparams.epoch_counter.current = self.hparams.epoch_counter.limit
+
+    def _epoch_of_batches(self):
+        """Items of an epoch and of a global batch, by which a place in the epoch is counted."""
+        return [len(self.train_sampler.frames), self.train_sampler.batch_size * self.world_size]
+
+    def _refuse_other_batches(self):
+        before, now = self.saved.get("epoch_of_batches"), self._epoch_of_batches()
+        if before is not None and before != now:
+            raise UserError(
+                f"the last checkpoint lies inside an epoch of {before[0]} mixtures in batches of {before[1]}, now they are "
+                f"{now[0]} in batches of {now[1]}: give the same data and batch_size (times processes) to end that epoch"
+            )
 
     def on_stage_start(self, stage, epoch=None):
         """Start the statistics of a stage."""
         if self.average is not None:
             self.average.use(stage != sb.Stage.TRAIN)
-        if stage == sb.Stage.TRAIN and self.step:
-            return  # resumed inside the epoch: its statistics were recovered
-        self.totals = _Totals()
-        if stage == sb.Stage.TRAIN:
+        if stage == sb.Stage.VALID:
+            self.validation = Validation(silence_defined=self.loss_choice.separation != "si_snr")
+        elif not self.step:  # resumed inside the epoch: its statistics were recovered
+            self.totals = LossTotals()
             self.modulation.reset()
 
     def evaluate_batch(self, batch, stage):
-        """Losses and SI-SNR improvement of a validation batch."""
-        with torch.no_grad(), self.evaluation_ctx:
-            losses = self.compute_forward(batch, stage)
-            loss = self.compute_objectives(losses, batch, stage)
-        self.totals.add(losses, _improvement(losses.sources, batch))
-        return loss.cpu()
+        """Add the losses and SI-SNR improvement of a validation batch; the mean is read at the end, NaN until then."""
+        if batch is not None:  # a rank may have nothing in the last batch
+            with torch.no_grad(), self.evaluation_ctx:
+                losses = self.compute_forward(batch, stage)
+            self.validation.add(batch, losses)
+        return torch.tensor(math.nan)
 
     def on_stage_end(self, stage, stage_loss, epoch=None):
         """Log; after validation also set the learning rate, draw the gradients and save a checkpoint."""
@@ -283,154 +299,99 @@ class UnifiedBrain(sb.Brain):
                     self.optimizers_step()  # the epoch ended inside an accumulation window
                 self.joint_step.reset()
             self._checkpoint_due = False
+            self.totals.reduce()
             statistics = self.modulation.statistics() if self.joint_step.with_enhancement else {}
             self.train_stats = self.totals.means() | {k: v for k, v in statistics.items() if v is not None}
         elif stage == sb.Stage.VALID:
-            self._end_epoch(self.totals.means(), epoch)
+            self._end_epoch(epoch)
 
-    def _end_epoch(self, valid_stats, epoch):
-        lr = self.optimizer.param_groups[0]["lr"] / self.optimizer.param_groups[0]["lr_factor"]
-        self._set_learning_rate(valid_stats, epoch)
+    def _end_epoch(self, epoch):
+        """Log the epoch and save it; one without finite losses can never be the best, and NaN weights are not saved."""
+        valid_stats, undefined, failed = self.validation.end()
+        if undefined and epoch == 1:
+            logger.warning(f"validation leaves out {_some(undefined)}: a reference is silent")
+        if failed:
+            logger.warning(f"epoch {epoch} cannot be the best: the network gives no finite loss for {_some(failed)}")
+        lr = self.learning_rate.value
+        self.learning_rate.end_epoch(epoch, valid_stats["loss_ss"])
+        self.learning_rate.apply(self.optimizer)
         stats = {"epoch": epoch, "lr": lr, "optimizer_steps": self.optimizer_step}
         self.hparams.train_logger.log_stats(stats, self.train_stats, valid_stats)  # on all ranks: it is a collective
         if if_main_process():
-            self._write_tensorboard(stats, valid_stats, epoch)
-            self._draw_gradients(epoch)
+            self._write_records({"meta": stats, "train": self.train_stats, "valid": valid_stats}, epoch)
+        if not all(p.isfinite().all() for p in self.modules.parameters()):
+            raise UserError(
+                f"the weights are not finite after epoch {epoch}: lower lr and run the command again, it goes on from the "
+                "last checkpoint"
+            )
+        finite = math.isfinite(valid_stats["si_snri"])
         if self.checkpointer is not None:
             self.checkpointer.save_and_keep_only(
-                meta={"si_snri": valid_stats["si_snri"], "epoch": epoch},
+                meta={"epoch": epoch} | ({"si_snri": valid_stats["si_snri"]} if finite else {"failed": True}),
                 max_keys=["si_snri"],
                 num_to_keep=1,
             )
+        if not finite and not failed:
+            raise UserError(
+                "no utterance of the validation part has a defined SI-SNR: in every one a reference is silent"
+            )
 
-    def _set_learning_rate(self, valid_stats, epoch):
-        scheduler = getattr(self.hparams, "lr_scheduler", None)
-        if scheduler is None:
-            return
-        if isinstance(scheduler, ReduceLROnPlateau):
-            _, lr = scheduler([self.optimizer], epoch, valid_stats["loss_ss"])
-            lr /= self.optimizer.param_groups[0]["lr_factor"]  # the scheduler read the first group's
-        else:
-            _, lr = scheduler(epoch)
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr * group["lr_factor"]
-
-    def _write_tensorboard(self, stats, valid_stats, epoch):
-        if not self.hparams.tensorboard:
-            return
-        if self.tensorboard is None:
-            folder = Path(self.hparams.output_folder) / "tensorboard"
-            # What a killed run wrote of this epoch is hidden, so that curves have no double points.
-            self.tensorboard = SummaryWriter(str(folder), purge_step=epoch)
-        values = {"meta": stats, "train": self.train_stats, "valid": valid_stats}
-        for part, numbers in values.items():
-            for name, value in numbers.items():
-                self.tensorboard.add_scalar(f"{part}/{name}", value, epoch)
-        self.tensorboard.flush()
-
-    def _draw_gradients(self, epoch):
-        if "conflict_rate" not in self.train_stats:  # one task alone, or no step in the whole epoch
-            return
-        folder = Path(self.hparams.output_folder) / "gradients"
-        table = write_gradient_table(self.modulation.table(), epoch, folder / "gradients.csv")
-        draw_gradient_plots(table, folder, tensorboard=self.tensorboard, epoch=epoch)
+    def _write_records(self, numbers, epoch):
+        if self.records is None:
+            self.records = Records(self.hparams.output_folder, self.hparams.tensorboard)
+        conflict = "conflict_rate" in self.train_stats  # not with one task alone, or no step in the whole epoch
+        self.records.write(numbers, self.modulation.table() if conflict else None, epoch)
 
     # Test
 
     def on_evaluate_start(self, max_key=None, min_key=None):
-        """Load the best checkpoint."""
+        """Load the best checkpoint.
+
+        Raises
+        ------
+        UserError
+            When there is none, or no epoch had finite losses on the validation part.
+        """
         if self.checkpointer is None:
             return
-        if self.checkpointer.recover_if_possible(max_key=max_key, min_key=min_key) is None:
+        if self.checkpointer.recover_if_possible(max_key=max_key, min_key=min_key) is not None:
+            return
+        folder = self.checkpointer.checkpoints_dir
+        if any(checkpoint.meta.get("failed") for checkpoint in self.checkpointer.list_checkpoints()):
             raise UserError(
-                f"no checkpoint in {self.checkpointer.checkpoints_dir}: train first, or give the --output_folder of a run"
+                f"no epoch of {folder.parent} has finite losses on the validation part, so there is no best checkpoint: "
+                "lower lr, or check the data (unified-sess check-data); the last checkpoint stays"
             )
+        raise UserError(f"no checkpoint in {folder}: train first, or give the --output_folder of a run")
 
-    def network(self):
-        """The trained network with `separate_batch` and `enhance_batch`, in evaluation mode."""
-        return UnifiedNetwork(self.modules).eval()
+    # Checkpoints
 
     @mark_as_saver
     def _save(self, path):
+        """Write what is counted within an epoch; SpeechBrain's Checkpointer calls it on the main process."""
         state = {
             "step": self.step,
             "avg_train_loss": float(self.avg_train_loss),
             "optimizer_step": self.optimizer_step,
             "totals": self.totals.state(),
+            "learning_rate": self.learning_rate.state(),
+            "epoch_of_batches": self._epoch_of_batches(),
         }
         Path(path).write_text(json.dumps(state), encoding="utf-8")
 
     @mark_as_loader
     def _recover(self, path, end_of_epoch):
-        state = json.loads(Path(path).read_text(encoding="utf-8"))
-        self.optimizer_step = state["optimizer_step"]
+        """Read it back; a checkpoint at the end of an epoch leads to the first step of the next."""
+        self.saved = json.loads(Path(path).read_text(encoding="utf-8"))
+        self.optimizer_step = self.saved["optimizer_step"]
         if end_of_epoch:
             self.step, self.avg_train_loss = 0, 0.0
             return
-        self.step, self.avg_train_loss = state["step"], state["avg_train_loss"]
-        self.totals = _Totals(state["totals"])
+        self.step, self.avg_train_loss = self.saved["step"], self.saved["avg_train_loss"]
+        self.totals = LossTotals(self.saved["totals"] if self.rank == 0 else None)
 
 
-class _Totals:
-    """Sums of the losses of a stage, kept on the device until they are read."""
-
-    NAMES = ("loss_ss", "loss_se", "si_snri", "loss_count", "si_snri_count")
-
-    def __init__(self, state=None):
-        self.sums = torch.tensor([0.0] * len(self.NAMES) if state is None else state, dtype=torch.float64)
-
-    def add(self, losses, improvement=None):
-        """Add utterances; `improvement` `[batch]` is their SI-SNRi in dB, NaN where it is not defined."""
-        ss = losses.separation.detach().double()
-        se = torch.zeros_like(ss) if losses.enhancement is None else losses.enhancement.detach().double()
-        gain = torch.full_like(ss, torch.nan) if improvement is None else improvement.to(ss)
-        finite, measured = ss.isfinite() & se.isfinite(), gain.isfinite()
-        rows = torch.stack([ss, se, gain.nan_to_num(), torch.ones_like(ss), measured.to(ss)])
-        self.sums = self.sums.to(ss.device) + torch.where(finite, rows, 0).sum(1)
-
-    def means(self):
-        """Means as floats; SI-SNRi only where it was added."""
-        loss_ss, loss_se, si_snri, count, gain_count = self.sums.tolist()
-        means = {"loss_ss": loss_ss / max(count, 1), "loss_se": loss_se / max(count, 1)}
-        if gain_count:
-            means["si_snri"] = si_snri / gain_count
-        return means
-
-    def state(self):
-        """The sums as a list, to be saved."""
-        return self.sums.tolist()
-
-
-def _check_modules(setting, names, kind, example):
-    if not isinstance(names, kind):
-        raise UserError(f"{setting} must be written as {example}, not '{names}'")
-    unknown = sorted(set(names) - set(MODULE_NAMES))
-    if unknown:
-        raise UserError(f"{setting} names '{unknown[0]}', which is no module: choose from {', '.join(MODULE_NAMES)}")
-    for factor in names.values() if kind is dict else ():
-        if isinstance(factor, bool) or not isinstance(factor, (int, float)) or not factor >= 0:
-            raise UserError(f"{setting} must have numbers from 0 on, as in {example}, not '{factor}'")
-
-
-def _improvement(estimates, batch):
-    """SI-SNR improvement in dB of each utterance, `[batch]`; NaN where nobody speaks."""
-    values = []
-    for row, length in enumerate(batch.lengths.tolist()):
-        signals = (x[row : row + 1, :length].to(estimates.device) for x in (batch.sources, batch.mixture))
-        values.append(si_snr_improvement(estimates[row : row + 1, :length].float(), *signals))
-    return torch.cat(values)
-
-
-def _fused_as_made(optimizer, state):
-    """Whether a step is fused is for the experiment to say, not for the checkpoint: fp16's scaler counts on the former."""
-    if "fused" not in optimizer.defaults:
-        return state
-    return state | {"param_groups": [g | {"fused": optimizer.defaults["fused"]} for g in state["param_groups"]]}
-
-
-def _save_statistics(modulation, path):
-    torch.save(modulation.state_dict(), path)
-
-
-def _load_statistics(modulation, path, end_of_epoch):
-    modulation.load_state_dict(torch.load(path, weights_only=True))
+def _some(names):
+    """How many utterances, and the first few by name."""
+    more = ", ..." if len(names) > 3 else ""
+    return f"{len(names)} utterances ({', '.join(names[:3])}{more})"

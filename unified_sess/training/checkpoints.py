@@ -1,6 +1,7 @@
 """Checkpoints that are whole or absent, with the random state inside."""
 
 import logging
+import math
 import os
 import random
 import shutil
@@ -60,15 +61,39 @@ class AtomicCheckpointer(checkpoints.Checkpointer):
     def _rename(self, saved, verbosity):
         for file in saved.path.iterdir():
             _flush(file)
+        _flush(saved.path)  # the names of the files are in the folder
         whole = saved.path.with_name(saved.path.name.removeprefix(INCOMPLETE))
         if whole.exists():  # saved under a name given before
             shutil.rmtree(whole)
         os.rename(saved.path, whole)
         _flush(self.checkpoints_dir)
+        _flush(self.checkpoints_dir.parent)  # the first checkpoint's folder may be as new as it is
         logger.log(verbosity, f"Saved a checkpoint in {whole}")
         return checkpoints.Checkpoint(
             whole, saved.meta, {name: whole / path.name for name, path in saved.paramfiles.items()}
         )
+
+    def find_checkpoints(self, importance_key=None, max_key=None, min_key=None, ckpt_predicate=None, **kwargs):
+        """Checkpoints by rank; see SpeechBrain's `Checkpointer.find_checkpoints`. A NaN in `max_key` is no value."""
+        predicate = ckpt_predicate
+        if max_key is not None:
+
+            def predicate(checkpoint):
+                finite = math.isfinite(checkpoint.meta.get(max_key, math.nan))
+                return finite and (ckpt_predicate is None or ckpt_predicate(checkpoint))
+
+        return super().find_checkpoints(importance_key, max_key, min_key, predicate, **kwargs)
+
+    def load_checkpoint(self, checkpoint):
+        """Load a checkpoint; one that was made with another network or optimizer is one line."""
+        try:
+            super().load_checkpoint(checkpoint)
+        except (RuntimeError, ValueError, KeyError) as error:
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise UserError(
+                f"{checkpoint.path} does not fit this experiment ({reason}): give the settings that it was trained with, or "
+                "another --output_folder"
+            ) from None
 
     def save_and_keep_only(self, *args, importance_keys=(), **kwargs):
         """Save, then delete the least important; see SpeechBrain's `Checkpointer.save_and_keep_only`."""
@@ -116,3 +141,23 @@ class RandomState:
         random.setstate(state["python"])
         if "cuda" in state and len(state["cuda"]) == torch.cuda.device_count():
             torch.cuda.set_rng_state_all(state["cuda"])
+
+
+def fused_as_made(optimizer, state):
+    """The optimizer's state with `fused` as the experiment says.
+
+    PyTorch would take it from the checkpoint, while the scaler of fp16 looks at how the optimizer was made.
+    """
+    if "fused" not in optimizer.defaults:
+        return state
+    return state | {"param_groups": [g | {"fused": optimizer.defaults["fused"]} for g in state["param_groups"]]}
+
+
+def save_statistics(modulation, path):
+    """Write the statistics of the two gradients, which an epoch collects."""
+    torch.save(modulation.state_dict(), path)
+
+
+def load_statistics(modulation, path, end_of_epoch):
+    """Read the statistics of the two gradients back."""
+    modulation.load_state_dict(torch.load(path, weights_only=True))

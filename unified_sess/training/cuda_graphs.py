@@ -12,7 +12,7 @@ import torch
 from unified_sess.utils.errors import UserError
 
 CALLS_BEFORE = 2  # calls of a shape that run as usual, before it is worth recording
-MOST = 4  # shapes; each keeps its outputs, all share the rest of their memory
+MOST_SHAPES = 4  # each keeps its outputs; all share the rest of their memory
 
 
 def _record(function, inputs, pool):
@@ -35,8 +35,9 @@ class Replay:
     Arguments
     ---------
     function : callable
-        Takes tensors on a GPU and gives a (nested) tuple or list of tensors and None. It must depend on nothing but
-        them and on tensors that only change in place, such as parameters.
+        Takes and gives tensors, also in tuples such as a `Batch`, beside values that play no part, such as names, and
+        None. It must depend on nothing but the tensors on a GPU, the shapes of all, and tensors that only change in
+        place, such as parameters.
     record : callable
         `record(function, inputs, pool)` to a callable that runs it again and its outputs; for tests.
 
@@ -56,27 +57,43 @@ class Replay:
         self.function, self.record = function, record
         self.seen, self.recorded, self.pool = Counter(), {}, None
 
-    def __call__(self, *tensors):
+    def __call__(self, *inputs):
         """The function's outputs; a replay overwrites those of the last one."""
-        shape = tuple((tensor.shape, tensor.dtype) for tensor in tensors)
+        shape = tuple((tensor.shape, tensor.dtype) for tensor in _tensors(inputs))
         if shape not in self.recorded:
             self.seen[shape] += 1
-            if self.seen[shape] <= CALLS_BEFORE or len(self.recorded) == MOST:
-                return self.function(*tensors)
-            self.recorded[shape] = self._recorded([tensor.clone() for tensor in tensors])
-        inputs, replay, outputs = self.recorded[shape]
-        for place, tensor in zip(inputs, tensors, strict=True):
+            if self.seen[shape] <= CALLS_BEFORE or len(self.recorded) == MOST_SHAPES:
+                return self.function(*inputs)
+            self.recorded[shape] = self._recorded(_copied(inputs))
+        places, replay, outputs = self.recorded[shape]
+        for place, tensor in zip(_tensors(places), _tensors(inputs), strict=True):
             place.copy_(tensor)
         replay()
         return outputs
 
     def _recorded(self, inputs):
-        if self.pool is None and inputs[0].is_cuda:
+        if self.pool is None and any(tensor.is_cuda for tensor in _tensors(inputs)):
             self.pool = torch.cuda.graph_pool_handle()
         try:
             return inputs, *self.record(self.function, inputs, self.pool)
-        except (
-            RuntimeError
-        ) as error:  # going on is no way out: PyTorch's random generator stays in a half recorded state
+        except RuntimeError as error:
+            # Going on is no way out: PyTorch's random generator stays in a half recorded state.
             why = str(error).splitlines()[0]
             raise UserError(f"a step of this network cannot be recorded ({why}): leave cuda_graphs False") from error
+
+
+def _tensors(value):
+    """The tensors of nested tuples, in order."""
+    if isinstance(value, torch.Tensor):
+        return [value]
+    return [tensor for part in value for tensor in _tensors(part)] if isinstance(value, tuple) else []
+
+
+def _copied(value):
+    """Nested tuples with tensors of their own."""
+    if isinstance(value, torch.Tensor):
+        return value.clone()
+    if not isinstance(value, tuple):
+        return value
+    parts = [_copied(part) for part in value]
+    return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)

@@ -82,6 +82,26 @@ def average_gradients(lists, count, like):
     return [[next(flat) for _ in gradients] for gradients in lists], count
 
 
+def sum_over_ranks(values: torch.Tensor, on_all: bool = True) -> torch.Tensor:
+    """The sum of a small tensor over all ranks; `on_all` False gives it to rank 0 and zeros to the others."""
+    if not is_distributed():
+        return values
+    values = values.clone()
+    with lost_process_is_one_line():
+        dist.all_reduce(values)
+    return values if on_all or dist.get_rank() == 0 else torch.zeros_like(values)
+
+
+def gather_from_ranks(names: list) -> list:
+    """The lists of all ranks, one behind the other."""
+    if not is_distributed():
+        return names
+    lists = [None] * dist.get_world_size()
+    with lost_process_is_one_line():
+        dist.all_gather_object(lists, names)
+    return [name for part in lists for name in part]
+
+
 def broadcast_parameters(modules):
     """Give every process the parameters and buffers of rank 0; `modules` is a module."""
     if not is_distributed():

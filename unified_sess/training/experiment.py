@@ -1,105 +1,28 @@
 """Load an experiment file, apply `--network NAME` and `--enhancer none`, refuse what cannot work in one clear line."""
 
-import difflib
+import hashlib
 import io
 import re
 from pathlib import Path
 
-import yaml
 from hyperpyyaml import load_hyperpyyaml, resolve_references
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import TaggedScalar
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
-from speechbrain.utils.run_opts import RunOptions
+from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
 from unified_sess.network import MODULE_NAMES, count_speakers
+from unified_sess.training.settings import REQUIRED, SETTINGS, check_settings, unknown_setting
 from unified_sess.utils.errors import UserError
 from unified_sess.utils.files import atomic_path
+from unified_sess.utils.yaml_files import UnknownTag, read_yaml, yaml_reason
 
 INCLUDE = re.compile(r"^(network:\s*)!include:(\S+)", re.MULTILINE)
 ENHANCER = re.compile(r"^enhancer:[^\n]*$", re.MULTILINE)
 NO_ENHANCER = "enhancer: !new:unified_sess.network.NoEnhancer  # none: the separator alone"
-
-# Settings that are numbers: (type, smallest value, whether null is allowed)
-NUMBERS = {
-    "seed": (int, 0, False),
-    "num_spks": (int, 1, False),
-    "sample_rate": (int, 1, False),
-    "number_of_epochs": (int, 1, False),
-    "batch_size": (int, 1, False),
-    "num_workers": (int, 0, False),
-    "lr": (float, 0, False),
-    "enhancement_weight": (float, 0, False),
-    "training_signal_len": (float, 0, True),
-    "threshold": (float, None, True),
-    "grad_accumulation_factor": (int, 1, False),
-    "optimizer_step_limit": (int, 1, True),
-    "ckpt_interval_steps": (int, 0, False),
-    "audio_examples": (int, 0, False),
-    "mixtures_per_epoch": (int, 1, False),
-}
-
-
-def parse_command_line(arguments):
-    """Split the arguments of train.py into experiment file, SpeechBrain's run options and overrides.
-
-    Arguments
-    ---------
-    arguments : list of str
-        `[experiment.yaml, --option, value, ...]`; `--option=value` works too.
-
-    Returns
-    -------
-    path : str
-    run_options : dict
-        SpeechBrain's own options that were given.
-    overrides : dict
-        Everything else, as YAML scalars.
-
-    Raises
-    ------
-    UserError
-        When an option lacks a value or a run option cannot be understood.
-    """
-    parser = RunOptions._create_parser()
-    parser.allow_abbrev = False
-
-    def refuse(message):
-        raise UserError(f"{message}: see python train.py --help")
-
-    parser.error = refuse
-    parsed, rest = parser.parse_known_args(arguments)
-    given = {a.dest for a in parser._actions for o in a.option_strings if _was_given(o, arguments)}
-    run_options = {name: value for name, value in vars(parsed).items() if name in given}
-    if "optimizer_step_limit" in run_options:  # SpeechBrain leaves it a string
-        run_options["optimizer_step_limit"] = _number("optimizer_step_limit", run_options["optimizer_step_limit"])
-    if run_options.get("grad_accumulation_factor", 1) < 1:
-        raise UserError("grad_accumulation_factor must be at least 1")
-    if run_options.get("ckpt_interval_minutes", 0) > 0 and run_options.get("ckpt_interval_steps", 0) > 0:
-        raise UserError("ckpt_interval_minutes and ckpt_interval_steps exclude each other: give one of them")
-    return parsed.param_file, run_options, _overrides(rest)
-
-
-def _was_given(option, arguments):
-    return any(a == option or a.startswith(option + "=") for a in arguments)
-
-
-def _overrides(arguments):
-    overrides, rest = {}, list(arguments)
-    while rest:
-        name, equals, value = rest.pop(0).partition("=")
-        if not name.startswith("--"):
-            raise UserError(f"'{name}' is not an option: options start with two dashes, as in --data_folder DIR")
-        if not equals:
-            if not rest or rest[0].startswith("--"):
-                raise UserError(f"option {name} needs a value")
-            value = rest.pop(0)
-        try:
-            parsed = yaml.load(value, Loader=_TaglessLoader)
-        except yaml.YAMLError:
-            parsed = value
-        # A path may look like YAML ("a: b", "!x"); only scalars and bracketed lists are meant as such.
-        plain = value.lstrip().startswith(("[", "{")) or not isinstance(parsed, (dict, list))
-        overrides[name[2:]] = parsed if plain and not value.startswith("!") else value
-    return overrides
+RESOLVED_FROM = "# Resolved from"
+SOURCE_FOLLOWS = "# With options, train.py takes the same experiment before its references were resolved:"
+SOURCE_LINE = "#| "
 
 
 class Experiment:
@@ -118,16 +41,19 @@ class Experiment:
     ----------
     text : str
         The resolved experiment; it runs again as it is.
+    source : str
+        The experiment with its overrides and network, before references were resolved.
     settings : dict
-        Its scalar settings.
+        Its top level: settings in their own types, and plain values of everything else.
 
     Raises
     ------
     UserError
-        For a missing or unreadable file, an unknown setting, a value of the wrong type, an unknown network.
+        For a missing or unreadable file, an unknown setting, a value of the wrong type or out of range, an unknown
+        network.
     """
 
-    def __init__(self, path, overrides=None):
+    def __init__(self, path, overrides: dict | None = None):
         self.path = Path(path)
         overrides = dict(overrides or {})
         try:
@@ -135,26 +61,37 @@ class Experiment:
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or "it is not text"
             raise UserError(f"cannot read the experiment file {path} ({reason})") from None
+        text = self._with_references(text, overrides)
         network, enhancer = overrides.pop("network", None), overrides.pop("enhancer", "as in the file")
         if network is not None:
             text = self._with_network(text, network)
         if enhancer != "as in the file":
             text = self._with_enhancer(text, enhancer)
             overrides.setdefault("enhancement_weight", 0)
-        self._refuse_unknown(text, overrides)
-        _name_after_choices(text, overrides)
-        stream = io.StringIO(text)
-        stream.name = str(self.path)  # includes are found beside the file
+        _name_after_choices(text, overrides, self.path)
+        overrides = self._checked(_top_level(text, self.path), overrides)
         try:
-            self.text = resolve_references(stream, overrides, overrides_must_match=True).getvalue()
+            self.text, self.source = _resolve(text, overrides, self.path)
         except FileNotFoundError as error:
             raise UserError(f"{path} includes {error.filename}, which does not exist") from None
         except (YAMLError, MarkedYAMLError) as error:
-            raise UserError(f"{path} is not valid YAML: {_yaml_reason(error)}") from None
-        except (ValueError, KeyError) as error:
+            raise UserError(f"{path} is not valid YAML: {yaml_reason(error)}") from None
+        except (ValueError, KeyError, ZeroDivisionError, OverflowError) as error:
             raise UserError(f"{path}: {error.args[0] if error.args else error}") from None
-        self.settings = _scalars(self.text)
-        self._refuse_wrong_numbers()
+        content = _top_level(self.text, self.path)
+        self.settings = content | check_settings(content)
+
+    def _with_references(self, text, overrides):
+        """The text in which an override takes effect everywhere: of a saved experiment, the one before resolving."""
+        if not overrides or not text.startswith(RESOLVED_FROM):
+            return text
+        if SOURCE_FOLLOWS in text:
+            lines = text.split(SOURCE_FOLLOWS, 1)[1].splitlines()
+            return "\n".join(line[len(SOURCE_LINE) :] for line in lines if line.startswith(SOURCE_LINE)) + "\n"
+        raise UserError(
+            f"{self.path} is a resolved experiment, in which --{next(iter(overrides))} would not change all that follows "
+            f"from it: give the experiment file that it came from, with --output_folder {self.path.parent}"
+        )
 
     def _with_network(self, text, network):
         found = INCLUDE.search(text)
@@ -174,25 +111,29 @@ class Experiment:
             raise UserError(f"--enhancer can be none, not '{enhancer}': an enhancer comes with its --network")
         return ENHANCER.sub(NO_ENHANCER, text, count=1)
 
-    def _refuse_unknown(self, text, overrides):
-        known = _scalars(text, self.path)
-        for name in overrides:
-            if name not in known:
-                close = difflib.get_close_matches(name, known, n=1)
-                hint = f"did you mean --{close[0]}?" if close else "python train.py --help and the file list them"
-                raise UserError(f"unknown option --{name} for {self.path}: {hint}")
+    def _checked(self, content, overrides):
+        """The overrides in their own types, with the file's own settings where those are of another type."""
+        for name, value in overrides.items():
+            built = isinstance(content.get(name), (dict, UnknownTag)) and name not in SETTINGS
+            if built and value is not None:
+                raise UserError(f"{name} is not a value but made by {self.path}: change it there")
+            if name not in content and getattr(SETTINGS.get(name), "absent", REQUIRED) is REQUIRED:
+                raise unknown_setting(name, content, self.path)
+        checked = {}
+        for name, value in (content | overrides).items():
+            if name in SETTINGS and not isinstance(value, UnknownTag):
+                value = SETTINGS[name].checked(name, value)
+            if name in overrides or (name in SETTINGS and repr(value) != repr(content[name])):
+                checked[name] = value
+        return checked
 
-    def _refuse_wrong_numbers(self):
-        for name in NUMBERS:
-            if name in self.settings:
-                _number(name, self.settings[name])
-
-    def build(self):
+    def build(self) -> dict:
         """Build the objects of the experiment and check that the network gives the wanted number of speakers.
 
         Returns
         -------
         hparams : dict
+            The objects, and the settings in their own types.
 
         Raises
         ------
@@ -202,9 +143,10 @@ class Experiment:
         try:
             hparams = load_hyperpyyaml(self.text)
         except (YAMLError, MarkedYAMLError) as error:
-            raise UserError(f"{self.path} is not valid YAML: {_yaml_reason(error)}") from None
+            raise UserError(f"{self.path} is not valid YAML: {yaml_reason(error)}") from None
         except (TypeError, ValueError, ImportError, AttributeError) as error:
             raise UserError(f"{self.path} cannot be built: {_last_line(error)}") from None
+        hparams |= {name: self.settings[name] for name in SETTINGS if name in self.settings}
         modules = hparams.get("modules")
         missing = [name for name in MODULE_NAMES if not isinstance(modules, dict) or name not in modules]
         if missing:
@@ -217,19 +159,17 @@ class Experiment:
             )
         return hparams
 
-    def save(self, path):
-        """Write the resolved experiment, whole or not at all."""
+    def save(self, path) -> None:
+        """Write the resolved experiment, and behind it as comments its source, whole or not at all."""
+        head = f"{RESOLVED_FROM} {self.path.name}; runs again as it is: python train.py {Path(path).name}\n"
+        source = "".join(f"{SOURCE_LINE}{line}\n" for line in self.source.splitlines())
         with atomic_path(path) as temporary:
-            Path(temporary).write_text(
-                f"# Resolved from {self.path.name}; runs again as it is: python train.py {Path(path).name}\n"
-                + self.text,
-                encoding="utf-8",
-            )
+            Path(temporary).write_text(f"{head}{self.text}\n{SOURCE_FOLLOWS}\n{source}", encoding="utf-8")
 
 
-def _name_after_choices(text, overrides):
+def _name_after_choices(text, overrides, path):
     """Set the override `name`, part of the results folder, where the experiment has that setting and an include."""
-    defaults, network = _scalars(text), INCLUDE.search(text)
+    defaults, network = _top_level(text, path), INCLUDE.search(text)
     if "name" not in defaults or "name" in overrides or not network:
         return
     chosen = defaults | overrides
@@ -246,49 +186,67 @@ def _name_after_choices(text, overrides):
     overrides["name"] = re.sub(r"[^\w.=]+", "-", "-".join(map(str, parts))).strip("-")
 
 
-def _number(name, value):
-    kind, smallest, optional = NUMBERS[name]
-    if value is None and optional:
-        return None
-    try:
-        if isinstance(value, bool):
-            raise ValueError
-        number = kind(value)
-        if number != float(value) or number != number:
-            raise ValueError
-    except (TypeError, ValueError):
-        word = "a whole number" if kind is int else "a number"
-        raise UserError(f"{name} must be {word}, not '{value}'") from None
-    if smallest is not None and number < smallest:
-        raise UserError(f"{name} must be at least {smallest}, not {value}")
-    return number
+def _resolve(text, overrides, path):
+    """The experiment with overrides, resolved, and the same before its references were resolved.
+
+    Texts stand as words in it while references are resolved, which would take `3/save` for a division, `a #b` for a
+    comment and `<a>` for a reference.
+    """
+    yaml, words = YAML(), {}
+    tree = yaml.load(text)
+    for name, value in overrides.items():
+        replaces = name in SETTINGS and not SETTINGS[name].merges
+        if isinstance(value, dict) and isinstance(tree.get(name), dict) and not replaces:
+            tree[name].update(_as_words(value, words))
+        else:
+            tree[name] = _as_words(value, words)
+    stream = io.StringIO(_dumped(yaml, tree))
+    stream.name = str(path)  # includes are found beside the file
+    resolved = yaml.load(resolve_references(stream).getvalue())
+    if "network" in tree:
+        tree["network"] = resolved["network"]  # an included file may change until the experiment runs again
+    texts = {word: value for value, word in words.items()}
+    return tuple(_dumped(yaml, _as_texts(part, texts, set())) for part in (resolved, tree))
 
 
-class _TaglessLoader(yaml.SafeLoader):
-    """Reads scalars and lists; what a tag would build becomes None."""
+def _as_words(value, words):
+    if isinstance(value, dict):
+        return {key: _as_words(item, words) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_as_words(item, words) for item in value]
+    if not isinstance(value, str):
+        return value
+    return words.setdefault(value, f"text{hashlib.sha256(value.encode(errors='surrogateescape')).hexdigest()}")
 
 
-_TaglessLoader.add_multi_constructor("!", lambda loader, suffix, node: None)
-# YAML 1.1 as PyYAML reads it takes 1e-3 for a string; HyperPyYAML does not.
-_TaglessLoader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
-)
+def _as_texts(node, texts, seen):
+    """Put texts back in place of their words, in place."""
+    if isinstance(node, TaggedScalar):
+        node.value = _as_texts(str(node.value), texts, seen)
+    elif isinstance(node, str):
+        found = [word for word in texts if word in node]
+        for word in found:
+            node = DoubleQuotedScalarString(node.replace(word, texts[word]))
+    elif isinstance(node, (dict, list)) and id(node) not in seen:
+        seen.add(id(node))
+        for key, item in list(node.items() if isinstance(node, dict) else enumerate(node)):
+            new = _as_texts(item, texts, seen)
+            if new is not item:
+                node[key] = new
+    return node
 
 
-def _scalars(text, path="the experiment"):
-    try:
-        tree = yaml.load(text, Loader=_TaglessLoader)
-    except yaml.YAMLError as error:
-        raise UserError(f"{path} is not valid YAML: {_yaml_reason(error)}") from None
-    if not isinstance(tree, dict):
+def _dumped(yaml, tree):
+    stream = io.StringIO()
+    yaml.dump(tree, stream)
+    return stream.getvalue()
+
+
+def _top_level(text, path):
+    content = read_yaml(text, path)
+    if not isinstance(content, dict):
         raise UserError(f"{path} is not an experiment: it has no settings")
-    return tree
-
-
-def _yaml_reason(error):
-    mark = getattr(error, "problem_mark", None)
-    where = f" in line {mark.line + 1}" if mark else ""
-    return f"{getattr(error, 'problem', None) or 'it does not parse'}{where}"
+    return content
 
 
 def _last_line(error):

@@ -48,6 +48,19 @@ class LossChoice(NamedTuple):
     detach_clean: bool = False
     step_weight: float = 0.0
 
+    @classmethod
+    def of(cls, hparams, with_enhancement: bool) -> "LossChoice":
+        """The choice of an experiment's settings; a file that does not name the losses has the paper's."""
+        names = cls._field_defaults
+        enhancement = getattr(hparams, "enhancement_loss", names["enhancement"])
+        return cls(
+            getattr(hparams, "separation_loss", names["separation"]),
+            enhancement if with_enhancement else None,
+            getattr(hparams, "snr_limit", names["limit"]),
+            hparams.detach_clean_features,
+            getattr(hparams, "step_weight", names["step_weight"]),
+        ).check()
+
     def check(self) -> "LossChoice":
         """The choice itself; raises `UserError` for a loss that does not exist."""
         known = (

@@ -12,6 +12,13 @@ from tqdm import tqdm
 from unified_sess.utils.errors import UserError
 
 
+def available_cores() -> int:
+    """Cores that this process may use; where the system does not tell (macOS), all of the machine."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def parallel_map(function, items, workers, description):
     """Yield results in order while showing a progress bar.
 

@@ -1,0 +1,47 @@
+"""What an epoch leaves for the eyes: TensorBoard's curves, the table and plots of the two gradients."""
+
+from pathlib import Path
+
+from torch.utils.tensorboard import SummaryWriter
+
+from unified_sess.training.gradient_plots import draw_gradient_plots
+from unified_sess.training.gradient_table import write_gradient_table
+
+
+class Records:
+    """Writes the records of a run; of the main process alone.
+
+    Arguments
+    ---------
+    folder : str or Path
+        `output_folder` of the run; gets `tensorboard` and `gradients`.
+    tensorboard : bool
+        Whether TensorBoard's files are written.
+    """
+
+    def __init__(self, folder, tensorboard: bool):
+        self.folder, self.tensorboard, self.writer = Path(folder), tensorboard, None
+
+    def write(self, numbers: dict, gradients: list | None, epoch: int) -> None:
+        """Write an epoch.
+
+        Arguments
+        ---------
+        numbers : dict of str to dict
+            `{"train": {name: value, ...}, ...}`.
+        gradients : list of dict
+            Rows of `GradientModulation.table()`; None where there was one task alone, or no step in the whole epoch.
+        epoch : int
+        """
+        if self.tensorboard and self.writer is None:
+            # What a killed run wrote of this epoch is hidden, so that curves have no double points.
+            self.writer = SummaryWriter(str(self.folder / "tensorboard"), purge_step=epoch)
+        if self.writer is not None:
+            for part, values in numbers.items():
+                for name, value in values.items():
+                    self.writer.add_scalar(f"{part}/{name}", value, epoch)
+            self.writer.flush()
+        if gradients is not None:
+            folder = self.folder / "gradients"
+            table = write_gradient_table(gradients, epoch, folder / "gradients.csv")
+            draw_gradient_plots(table, folder, tensorboard=self.writer, epoch=epoch)
