@@ -14,6 +14,7 @@ import tempfile
 
 import numpy as np
 import speechbrain as sb
+from scipy.stats import t as student
 from tqdm import tqdm
 
 from unified_sess.data.batches import EpochSampler, collate
@@ -105,7 +106,10 @@ def measure(joint, batches, steps, forward_passes):
         joint.reset()
     for granularity, modulation in modulations.items():
         numbers = modulation.statistics()
-        mean, error = np.mean(shares[granularity]), 1.96 * np.std(shares[granularity], ddof=1) / np.sqrt(steps)
+        mean, error = (
+            np.mean(shares[granularity]),
+            student.ppf(0.975, steps - 1) * np.std(shares[granularity], ddof=1) / np.sqrt(steps),
+        )
         cells = [f"{100 * numbers['conflict_rate']:.0f} %", f"{numbers['cosine']:+.3f}"]
         cells += [f"{numbers['se_norm'] / numbers['ss_norm']:.2g}", f"{100 * mean:.2g} % ± {100 * error:.1g}"]
         yield [granularity, *cells]
