@@ -194,7 +194,9 @@ def test_the_command_measures_a_set_of_conversations(conversation_folder, tmp_pa
     means = results.means()
     assert means["right_track"] == 100 and means["people_right"] == 100 and means["alone_others"] == -120
     lines = conversation_lines(results)
-    assert lines[0].startswith("all, 3 conversations: SI-SDRi") and lines[1].startswith("1 person, dry, 1 conv")
+    assert lines[0].startswith("all, 3 conversations: SI-SDRi") and lines[1].startswith(
+        "1 person, dry, 1 conversation: "
+    )
     table = list(csv.DictReader((tmp_path / "out" / "test_results.csv").open(encoding="utf-8")))
     assert table[0]["speakers"] == "14 19" and table[-1]["ID"] == "mean"
 

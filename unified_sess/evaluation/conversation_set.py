@@ -179,7 +179,7 @@ def conversation_lines(results: Results) -> list[str]:
             said.append(f"single talk {means['right_track']:.0f} % right, {means['wrong_track']:.0f} % wrong")
         said += [f"diarisation error {means['der']:.1f} %"] if "der" in means else []
         said += [f"number of people right in {means['people_right']:.0f} %"] if "people_right" in means else []
-        lines.append(f"{name}, {count} conversations: {', '.join(said)}")
+        lines.append(f"{name}, {count} conversation{'s' * (count != 1)}: {', '.join(said)}")
     return lines
 
 
