@@ -14,7 +14,7 @@ BELOW = {
     "nnet": {"utils"},
     "data": {"utils"},
     "model_io": {"utils", "network", "nnet", "moved"},
-    "training": {"utils", "gradient_modulation", "network", "losses", "nnet", "data", "model_io"},
+    "training": {"utils", "gradient_modulation", "network", "losses", "nnet", "data", "model_io", "moved"},
     "inference": {"utils", "network", "model_io"},
     "evaluation": {"utils", "network", "losses", "data", "model_io", "inference"},
     "cli": {"utils", "network", "data", "model_io", "training", "inference", "evaluation"},
@@ -31,7 +31,7 @@ def imports_of(path):
             yield from (alias.name for alias in node.names if alias.name.startswith("unified_sess"))
         elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("unified_sess"):
             if node.module == "unified_sess":
-                yield from (f"unified_sess.{alias.name}" for alias in node.names)
+                yield from (f"unified_sess.{alias.name}" for alias in node.names if alias.name != "__version__")
             else:
                 yield node.module
 
