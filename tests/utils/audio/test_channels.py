@@ -58,6 +58,12 @@ def test_a_recording_without_offset_is_left_as_it_is(tmp_path):
     assert recording.notes() == []
 
 
+def test_the_mean_of_a_few_samples_is_no_offset(tmp_path):
+    """A recording of one sample came back as silence."""
+    soundfile.write(tmp_path / "a.wav", [0.5], 8000, subtype="FLOAT")
+    assert next(Recording(tmp_path / "a.wav").blocks(8000)).tolist() == [0.5]
+
+
 @pytest.mark.parametrize("channel, weight", [(1, 1.0), (2, -1.0), ("mean", 0.0), (None, 1.0)])
 def test_a_channel_by_number(tmp_path, channel, weight):
     soundfile.write(tmp_path / "a.wav", np.stack([VOICE, -VOICE], 1), 8000, subtype="FLOAT")

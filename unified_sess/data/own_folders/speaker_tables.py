@@ -2,6 +2,7 @@
 
 import csv
 import io
+import itertools
 import os
 import re
 from pathlib import Path
@@ -78,8 +79,7 @@ def read_speakers(path: str | os.PathLike) -> dict[str, str]:
     others: dict[str, str | None] = {}  # None where two speakers have the same
     try:
         rows = _rows(_text(path))
-        headings = next(rows, (0, []))[1]
-        columns = [name.strip().lower() for name in headings]
+        columns = [name.strip().lower() for _, row in itertools.islice(rows, 1) for name in row]
         if not set(COLUMNS) <= set(columns):
             raise UserError(f"{path} is no speaker table: its first row must be path,speaker")
         places = [columns.index(name) for name in COLUMNS]

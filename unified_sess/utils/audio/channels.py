@@ -6,6 +6,7 @@ import numpy as np
 
 from unified_sess.utils.errors import UserError
 
+SHORTEST = 4000  # samples; the mean of fewer is a part of the sound
 CANCELLED = 6.0  # dB that the mean may lie under the loudest channel
 OFFSET = 0.01  # share of the sound's power from which on a constant offset is taken out; less costs nothing
 ALIKE = 0.98  # of the greatest power: of channels as loud as that the first is taken
@@ -87,7 +88,7 @@ def choose_channel(levels: Levels, channel: Channel = None, path: str = "the rec
         lost = f"{10 * np.log10(powers[loudest] / powers[-1]):.1f} dB" if powers[-1] > 0 else "all of it"
         notes = [f"has its sound in channel {loudest + 1} of {channels}, which was taken: the mean loses {lost}"]
     offset = float(levels.offsets[taken])
-    if offset**2 <= OFFSET * powers[taken]:
+    if levels.frames < SHORTEST or offset**2 <= OFFSET * powers[taken]:
         offset = 0.0
     elif offset:
         notes.append(f"has a constant offset of {offset:.2g}, which was taken out")

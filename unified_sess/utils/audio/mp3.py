@@ -39,7 +39,7 @@ class Stream(NamedTuple):
 
     start: int
     stop: int
-    count: int
+    frames: int
     frame: Frame
     head: bytes
     first: bytes | None
@@ -153,17 +153,17 @@ def _with_count(stream):
     offset = next((stream.first.find(mark) for mark in (b"Xing", b"Info") if mark in stream.first[:64]), None)
     if offset is None:  # VBRI, which mpg123 does not take for certain
         promised = struct.unpack(">I", stream.first[50:54])[0]
-        return _count_frame(stream), begin, max(0, promised - stream.count - 1)
+        return _count_frame(stream), begin, max(0, promised - stream.frames - 1)
     first = bytearray(stream.first)
     if not first[offset + 7] & 1:  # without a count
         return _count_frame(stream), begin, 0
     if first[offset + 7] & 2:  # bytes: libmpg123 complains on the terminal where they do not agree
         first[offset + 12 : offset + 16] = struct.pack(">I", stream.stop - stream.start)
     promised = struct.unpack(">I", first[offset + 8 : offset + 12])[0]
-    if promised == stream.count:
+    if promised == stream.frames:
         return bytes(first), begin, 0
-    first[offset + 8 : offset + 12] = struct.pack(">I", stream.count)
-    lacking = promised - stream.count
+    first[offset + 8 : offset + 12] = struct.pack(">I", stream.frames)
+    lacking = promised - stream.frames
     if lacking > 1 and first[offset + 7] & 15 == 15 and len(first) > offset + LAME_PADDING + 3:
         first[offset + LAME_PADDING + 1] &= 0xF0  # the samples to leave out at the end went with the end
         first[offset + LAME_PADDING + 2] = 0
@@ -180,5 +180,5 @@ def _count_frame(stream):
     body = bytearray(frame.size)
     body[:4] = head
     offset = _count_offset(frame)
-    body[offset : offset + 12] = b"Xing" + struct.pack(">II", 1, stream.count)
+    body[offset : offset + 12] = b"Xing" + struct.pack(">II", 1, stream.frames)
     return bytes(body)

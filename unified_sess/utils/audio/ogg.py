@@ -11,7 +11,8 @@ SEARCH = 65536 + 282  # bytes in which another page must follow
 
 def ogg_layout(file: BinaryIO, size: int) -> Layout:
     """Cut an Ogg file where a new stream begins after pages of an older one (streams side by side stay together)."""
-    starts, position, began = [], 0, False  # began: pages that are no first pages were seen
+    starts: list[int] = []
+    position, began = 0, False  # began: pages that are no first pages were seen
     while position < size:
         file.seek(position)
         head = file.read(PAGE)
