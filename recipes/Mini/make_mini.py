@@ -1,4 +1,4 @@
-"""Make Mini: small Libri2Mix- and Libri3Mix-like sets at 8 kHz from one utterance of each of 251 speakers."""
+"""Make Mini: small Libri2Mix- and Libri3Mix-like sets, mixtures in rooms and conversations, from 251 speakers."""
 
 import argparse
 import shutil
@@ -6,12 +6,21 @@ import subprocess
 import sys
 from pathlib import Path
 
+from unified_sess.data.scenes.scene_sets import Part, make_conversations, make_rooms
 from unified_sess.utils.errors import UserError, one_line_errors, writable_folder
 from unified_sess.utils.files import atomic_path
 from unified_sess.utils.parallel import available_cores
 
 HERE = Path(__file__).resolve().parent
 MAKE = HERE.parents[1] / "data_prep" / "make_librimix.py"
+
+SCENES = ("rooms", "conversations")
+# Part: folder of the speech, folder of the noise, seed of the rooms
+PARTS = {
+    "train": ("train-clean-100", "tr", 101),
+    "dev": ("dev-clean", "cv", 102),
+    "test": ("test-clean", "tt", 103),
+}
 
 
 def read_split():
@@ -46,14 +55,41 @@ def pick_utterances(librispeech, folder):
     return folder
 
 
+def make_scenes(args, speech):
+    """Write the sets of scenes, `Rooms` and `Conversations`."""
+
+    def part(name, count):
+        split, noise, seed = PARTS[name]
+        return Part(speech / split, args.wham_noise / noise, seed, count)
+
+    rates = [1000 * int(freq[:-1]) for freq in args.scene_freq]
+    common = (rates, args.output / "cache", args.workers)
+    if "rooms" in args.scenes:
+        names = zip(("train-100", "dev", "test"), PARTS, args.room_counts, strict=True)
+        parts = {folder: part(name, count) for folder, name, count in names if count}
+        make_rooms(args.output / "Rooms", parts, *common)
+    if "conversations" in args.scenes:
+        counts = {"dev": args.dev_conversations, "test": args.conversations}
+        parts = {name: part(name, tuple(count)) for name, count in counts.items() if any(count)}
+        make_conversations(args.output / "Conversations", parts, *common, seconds=args.conversation_seconds)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     default = HERE.parents[2] / "shared" / "corpora"
     parser.add_argument("--librispeech", type=Path, default=default / "LibriSpeech", help="holds train-clean-100")
     parser.add_argument("--wham-noise", type=Path, default=default / "wham_noise", help="noise folders tr, cv, tt")
     parser.add_argument("--output", type=Path, default=Path("data/mini"))
-    parser.add_argument("--n-src", type=int, nargs="+", default=[2, 3])
+    parser.add_argument("--n-src", type=int, nargs="*", default=[2, 3], help="LibriMix-like sets to make")
     parser.add_argument("--counts", type=int, nargs=3, default=[3000, 300, 300], metavar=("TRAIN", "DEV", "TEST"))
+    parser.add_argument("--freq", nargs="+", default=["8k"], choices=["8k", "16k"], help="of the LibriMix-like sets")
+    parser.add_argument("--scenes", nargs="*", default=list(SCENES), choices=SCENES, help="sets of scenes to make")
+    parser.add_argument("--scene-freq", nargs="+", default=["8k", "16k"], choices=["8k", "16k"])
+    parser.add_argument("--room-counts", type=int, nargs=3, default=[300, 300, 300], metavar=("TRAIN", "DEV", "TEST"))
+    people = ("TWO", "THREE")
+    parser.add_argument("--conversations", type=int, nargs=2, default=[40, 20], metavar=people, help="test, by people")
+    parser.add_argument("--dev-conversations", type=int, nargs=2, default=[10, 5], metavar=people)
+    parser.add_argument("--conversation-seconds", type=float, default=120.0)
     parser.add_argument("--workers", type=int, default=available_cores())
     args = parser.parse_args()
     with one_line_errors("make_mini.py"):
@@ -63,11 +99,12 @@ def main():
         counts = [f"{split}={count}" for split, count in zip(splits, args.counts)]
         for n_src in args.n_src:
             command = [sys.executable, str(MAKE), "--librispeech", str(speech), "--wham-noise", str(args.wham_noise)]
-            command += ["--output", str(args.output), "--n-src", str(n_src), "--freq", "8k", "--mode", "min"]
+            command += ["--output", str(args.output), "--n-src", str(n_src), "--freq", *args.freq, "--mode", "min"]
             command += ["--types", "mix_clean", "mix_both", "--workers", str(args.workers), "--count", *counts]
             status = subprocess.run(command, check=False).returncode
             if status:
                 raise SystemExit(status)
+        make_scenes(args, speech)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import soundfile
 import soxr
 import torch
 
+from tests.corpus import voice
 from tests.data.folders import make_folders
 from unified_sess.data import mixing
 from unified_sess.data.batches import EpochSampler, collate
@@ -223,3 +224,26 @@ def test_an_error_in_a_loader_process_is_one_line(tmp_path, capsys):
     line = capsys.readouterr().err.splitlines()[-1]
     assert line.startswith("train.py: error: cannot read") and "n0.wav (it does not exist)" in line
     assert "Traceback" not in line
+
+
+def test_several_folders_have_their_shares_and_one_table(tmp_path):
+    """Rows of a table above the folders begin with their names; equal names in two folders are two people."""
+    table = ["path,speaker"]
+    for folder in ("real", "synthetic"):
+        for k in range(3):
+            path = tmp_path / "speech" / folder / f"{k}.wav"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            soundfile.write(path, voice(np.random.default_rng(k), 16000, 8000, 100 + 20 * k), 8000)
+            table.append(f"{folder}/{k}.wav,person {k}")
+    (tmp_path / "speakers.csv").write_text("\n".join(table), encoding="utf-8")
+    places = [tmp_path / "speech" / "real", tmp_path / "speech" / "synthetic"]
+    options = {"speakers": tmp_path / "speakers.csv", "workers": 1, "num_spks": 1}
+    data = DynamicMixingDataset(places, None, tmp_path, speech_shares=[0.8, 0.2], **options)
+    assert len(data.speech.by_speaker) == 6
+    random = np.random.default_rng(0)
+    drawn = [data.speech.draw_recording(random, data.speech.draw_speakers(random, 1)[0]).folder for _ in range(300)]
+    assert np.mean([folder == str(places[0]) for folder in drawn]) == pytest.approx(0.8, abs=0.07)
+    with pytest.raises(UserError, match="shares of 2 folders must be as many numbers that add up to 1"):
+        DynamicMixingDataset(places, None, tmp_path, speech_shares=[0.8, 0.3], **options)
+    with pytest.raises(UserError, match="speakers names 3 tables for 2 speech folders"):
+        DynamicMixingDataset(places, None, tmp_path, speakers=[None] * 3)

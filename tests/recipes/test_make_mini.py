@@ -50,7 +50,7 @@ def run(repository, folders, output, *options):
 
 
 def test_both_sets_with_one_command(repository, folders, tmp_path):
-    ended = run(repository, folders, tmp_path, "--counts", "6", "3", "2")
+    ended = run(repository, folders, tmp_path, "--counts", "6", "3", "2", "--scenes")
     assert ended.returncode == 0, ended.stderr
     for n_src in (2, 3):
         place = tmp_path / f"Libri{n_src}Mix"

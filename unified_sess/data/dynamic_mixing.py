@@ -108,7 +108,14 @@ class DynamicMixingDataset(torch.utils.data.Dataset):
                 people, place = max(num_spks, PEOPLE_IN_ROOMS), measures.folder
                 measured = options.measured_rooms if options.measured_share else None
                 bank = RoomBank(
-                    place, options.room_count, people, sample_rate, options.rt60, measured, measures.workers
+                    place,
+                    options.room_count,
+                    people,
+                    sample_rate,
+                    options.rt60,
+                    measured,
+                    measures.workers,
+                    options.room_seed,
                 )
             loudness = self.speech_loudness, self.noise_loudness
             self.scenes = SceneMaker(options, self.speech, self.noises, num_spks, sample_rate, *loudness, bank)

@@ -1,5 +1,6 @@
 """Validation and test mixtures from the user's own folders, of speakers and noises that training never hears."""
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -76,7 +77,7 @@ def write_held_out(folder, make_dataset, sample_rate):
     """
     folder = Path(folder)
     datasets = {part: make_dataset(part) for part in MIXTURES}
-    made_from = json.dumps({part: _fingerprint(dataset) for part, dataset in datasets.items()})
+    made_from = json.dumps({part: fingerprint(dataset) for part, dataset in datasets.items()})
     if folder.is_dir():
         record = folder / MADE_FROM
         if not record.is_file() or record.read_text(encoding="utf-8") != made_from:
@@ -107,8 +108,10 @@ def write_held_out(folder, make_dataset, sample_rate):
     return folder
 
 
-def _fingerprint(dataset):
-    """Everything that a part's mixtures are a function of."""
+def fingerprint(dataset):
+    """Everything that a part's mixtures are a function of, as a digest."""
     recordings = [[r.path, r.speaker, r.frames] for r in dataset.speech.recordings + dataset.noises.recordings]
     settings = [dataset.seed, dataset.sample_rate, dataset.num_spks, dataset.length, dataset.speed_factors]
+    if dataset.scenes is not None:
+        settings.append(dataclasses.asdict(dataset.scenes.options))
     return hashlib.sha256(json.dumps([recordings, settings]).encode()).hexdigest()

@@ -56,6 +56,7 @@ def _keys(path, folder):
     if folder is not None:
         full = os.path.join(folder, path)
         yield from dict.fromkeys((os.path.abspath(full), os.path.realpath(full), os.path.normpath(full)))
+        yield f"{os.path.basename(os.path.abspath(folder))}/{path}"  # a table of several folders beside each other
         # A table made where the folder lay elsewhere, or on another system, names the same end of the path.
         yield f"*/{os.path.basename(os.path.abspath(folder))}/{path}"
         yield f"*/{path}"

@@ -19,6 +19,8 @@ class SceneOptions:
         Share of the scenes in a room.
     room_count : int
         Rooms to simulate, once.
+    room_seed : int
+        Another one simulates other rooms.
     rt60 : tuple of float
         Range of the reverberation time in s.
     measured_rooms : str
@@ -60,6 +62,7 @@ class SceneOptions:
     active: tuple[float, ...] | None = None
     rooms: float = 0.0
     room_count: int = 1000
+    room_seed: int = 0
     rt60: tuple[float, float] = (0.15, 0.9)
     measured_rooms: str | None = None
     measured_share: float = 0.1
@@ -87,6 +90,8 @@ class SceneOptions:
             object.__setattr__(self, "active", _chances(self.active))
         if not isinstance(self.room_count, int) or self.room_count < 1:
             raise UserError(f"scenes: room_count must be a whole number of at least 1, not {self.room_count}")
+        if isinstance(self.room_seed, bool) or not isinstance(self.room_seed, int) or self.room_seed < 0:
+            raise UserError(f"scenes: room_seed must be a whole number of at least 0, not {self.room_seed}")
         if not isinstance(self.early_target, bool):
             raise UserError(f"scenes: early_target must be True or False, not {self.early_target}")
         for name in ("pause", "level_difference"):

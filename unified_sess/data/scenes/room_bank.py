@@ -48,6 +48,8 @@ class RoomBank:
         Folder of recorded responses, each a room of its own with one mouth; None for none.
     workers : int
         Processes that simulate.
+    seed : int
+        Banks of other seeds have other rooms.
 
     Raises
     ------
@@ -72,6 +74,7 @@ class RoomBank:
         rt60: tuple[float, float],
         measured: str | os.PathLike | None = None,
         workers: int = 1,
+        seed: int = 0,
     ):
         self.people, self.sample_rate, self.rt60 = people, sample_rate, rt60
         settings = {
@@ -80,6 +83,7 @@ class RoomBank:
             "sample_rate": sample_rate,
             "rt60": list(rt60),
             "version": VERSION,
+            "seed": seed,
         }
         digest = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:12]
         self.path = Path(folder) / f"rooms-{digest}.npy"
@@ -173,7 +177,7 @@ def _shard_path(parts: Path, number: int) -> Path:
 def _make_shard(parts: Path, settings: dict, number: int) -> None:
     samples, rows = [], []
     for room in range(number * SHARD, min((number + 1) * SHARD, settings["rooms"])):
-        random = np.random.default_rng([VERSION, room])
+        random = np.random.default_rng([settings["seed"], room])
         for response in simulate_room(random, settings["people"], settings["sample_rate"], tuple(settings["rt60"])):
             samples.append(response.samples.astype(np.float16))
             rows.append((0, len(response.samples), response.rt60, response.distance))
