@@ -7,6 +7,7 @@ from speechbrain.nnet.attention import MultiheadAttention
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from unified_sess.nnet import kernels
 from unified_sess.nnet.kernels.gpu_layer import NormProjections, OutputFeedForward, cast_together, weights_of
 from unified_sess.nnet.kernels.row_blocks import norm_projections, output_feed_forward
 
@@ -52,7 +53,7 @@ class SBTransformerBlock(dual_path.SBTransformerBlock):
 
 def weight_copies(layers, x):
     """For each layer its weights in the type to calculate in, or None where it takes PyTorch's operations."""
-    if x.device.type != "cuda" or torch.compiler.is_compiling() or not all(_is_plain(layer) for layer in layers):
+    if not kernels.on_gpu(x) or not all(_is_plain(layer) for layer in layers):
         return [None] * len(layers)
     weights = [weights_of(layer) for layer in layers]
     if torch.is_autocast_enabled("cuda"):

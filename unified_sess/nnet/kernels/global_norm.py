@@ -7,6 +7,8 @@ block of a GPU, here of a whole utterance: 0.8 ms for 4 s in the published Conv-
 import torch
 import torch.nn.functional as F
 
+from unified_sess.nnet import kernels
+
 
 def global_layer_norm(x, gain, offset, eps):
     """Returns `x` normalised over all but its first dimension, times `gain` plus `offset`, in its own type.
@@ -29,7 +31,7 @@ def global_layer_norm(x, gain, offset, eps):
     """
     if x.device.type == "cpu" and x.dim() == 4:  # its group norm has a kernel for this layout, others would copy
         return F.group_norm(x.permute(0, 3, 1, 2), 1, gain, offset, eps).permute(0, 2, 3, 1)
-    if x.device.type == "cuda" and not torch.compiler.is_compiling():
+    if kernels.on_gpu(x):
         return _GlobalLayerNorm.apply(x.flatten(1, -2), gain, offset, eps).view(x.shape)
     return torch.addcmul(offset, F.group_norm(x.flatten(1, -2), 1, eps=eps).view(x.shape), gain)
 

@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from unified_sess.nnet import kernels
+
 
 class PReLU(nn.PReLU):
     """PReLU with one learned slope: same parameters, same numbers as `torch.nn.PReLU`.
@@ -32,7 +34,7 @@ class PReLU(nn.PReLU):
 
 def prelu(x, slope):
     """Returns `x` with its negative values multiplied by `slope`, a tensor of one element."""
-    if x.device.type == "cpu" and not torch.compiler.is_compiling():
+    if kernels.on_cpu(x):
         return _OneSlope.apply(x, slope)
     return F.prelu(x, slope)
 

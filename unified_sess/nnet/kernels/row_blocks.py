@@ -9,6 +9,8 @@ plain operations.
 import torch
 import torch.nn.functional as F
 
+from unified_sess.nnet import kernels
+
 BLOCK = 16384  # rows; a signal of 7 s at 8 kHz in the published SepFormer, 64 MB of its hidden layer
 
 
@@ -67,7 +69,7 @@ def output_feed_forward(x, attended, output, norm, wide, narrow):
 
 
 def _in_blocks(x):
-    return x.device.type == "cpu" and not torch.is_autocast_enabled("cpu") and not torch.compiler.is_compiling()
+    return kernels.on_cpu(x) and not torch.is_autocast_enabled("cpu")
 
 
 def _blocks(x):
