@@ -8,7 +8,9 @@ import importlib
 import importlib.abc
 import importlib.util
 import sys
+from importlib.machinery import ModuleSpec
 from types import ModuleType
+from typing import Any
 
 # Old name -> new name, below the package.
 MOVED = {
@@ -75,10 +77,10 @@ def new_name(name: str) -> str:
 class _OldNames(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     """Imports an old name by importing the new one."""
 
-    def find_spec(self, fullname, path=None, target=None):
+    def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
         return importlib.util.spec_from_loader(fullname, self) if new_name(fullname) != fullname else None
 
-    def create_module(self, spec) -> ModuleType:
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
         return ModuleType(spec.name)
 
     def exec_module(self, module: ModuleType) -> None:

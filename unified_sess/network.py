@@ -5,8 +5,7 @@ Modules are handed in, so nothing here knows a backbone::
     x --encoder--> W_n --enhancer--> mask --*--> W_e --masknet--> masks --*--> W_1..W_C --decoder--> s_1..s_C
 """
 
-from collections.abc import Mapping
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import nn
@@ -18,6 +17,12 @@ SHARED_MODULES = ("encoder", "enhancer")  # reached by the gradients of both tas
 ENHANCED_FROM = ("enhancer", "sources")  # what an enhanced mixture may be made of; the first is the default
 
 
+class Modules(Protocol):
+    """The four modules by their names: a dict, a `torch.nn.ModuleDict` or a `UnifiedNetwork`."""
+
+    def __getitem__(self, name: str, /) -> nn.Module: ...
+
+
 class NoEnhancer(nn.Module):
     """Enhancer that lets every feature pass: separation alone, without parameters.
 
@@ -27,7 +32,7 @@ class NoEnhancer(nn.Module):
     torch.Size([1, 2, 8, 5])
     """
 
-    def forward(self, features):
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Features `[batch, channels, frames]` to a mask of ones `[1, batch, channels, frames]`."""
         return torch.ones_like(features).unsqueeze(0)
 
@@ -48,7 +53,7 @@ class NetworkOutput(NamedTuple):
     earlier: tuple = ()
 
 
-def encode(modules, signal):
+def encode(modules: Modules, signal: torch.Tensor) -> torch.Tensor:
     """Signal `[batch, time]` to features `[batch, channels, frames]`; shorter signals than a kernel are padded."""
     missing = minimum_length(modules["encoder"]) - signal.shape[-1]
     if missing > 0:
@@ -56,16 +61,16 @@ def encode(modules, signal):
     return modules["encoder"](signal)
 
 
-def enhance(modules, mixture):
+def enhance(modules: Modules, mixture: torch.Tensor) -> torch.Tensor:
     """Mixture `[batch, time]` to enhanced features W_e `[batch, channels, frames]`."""
     return _mask(modules, encode(modules, mixture))
 
 
-def _mask(modules, features):
+def _mask(modules: Modules, features: torch.Tensor) -> torch.Tensor:
     return features * modules["enhancer"](features)[0]
 
 
-def separate(modules, mixture, all_steps=False):
+def separate(modules: Modules, mixture: torch.Tensor, all_steps: bool = False) -> NetworkOutput:
     """Mixture `[batch, time]` to a `NetworkOutput`; all utterances have the same length.
 
     Padding reaches norms, attention and recurrence, so utterances of different lengths go through
@@ -89,7 +94,7 @@ def separate(modules, mixture, all_steps=False):
     return NetworkOutput(last, features, noisy, tuple(earlier))
 
 
-def _sources(modules, features, masks, length):
+def _sources(modules: Modules, features: torch.Tensor, masks: torch.Tensor, length: int) -> torch.Tensor:
     """Features masked for each speaker and decoded, `[batch, time, speakers]`."""
     masked = features.unsqueeze(0) * masks
     speakers, batch = masked.shape[:2]
@@ -97,13 +102,13 @@ def _sources(modules, features, masks, length):
     return sources.view(speakers, batch, -1).permute(1, 2, 0)
 
 
-def enhanced_mixture(modules, features, length):
+def enhanced_mixture(modules: Modules, features: torch.Tensor, length: int) -> torch.Tensor:
     """Enhanced features W_e `[batch, channels, frames]` to the enhanced mixture `[batch, length]`."""
     return decode(modules, features, length)
 
 
 def separate_and_enhance(
-    modules: Mapping, mixture: torch.Tensor, enhanced_from: str = ENHANCED_FROM[0]
+    modules: Modules, mixture: torch.Tensor, enhanced_from: str = ENHANCED_FROM[0]
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Mixture `[batch, time]` to its sources `[batch, time, speakers]` and the enhanced mixture `[batch, time]`.
 
@@ -123,14 +128,14 @@ def separate_and_enhance(
     return output.sources, enhanced_mixture(modules, output.features, mixture.shape[-1])
 
 
-def enhance_alone(modules: Mapping, mixture: torch.Tensor, enhanced_from: str = ENHANCED_FROM[0]) -> torch.Tensor:
+def enhance_alone(modules: Modules, mixture: torch.Tensor, enhanced_from: str = ENHANCED_FROM[0]) -> torch.Tensor:
     """The enhanced mixture of `separate_and_enhance`, without separating where the enhancer is enough."""
     if enhanced_from == "sources":
         return separate_and_enhance(modules, mixture, enhanced_from)[1]
     return enhanced_mixture(modules, enhance(modules, mixture), mixture.shape[-1])
 
 
-def decode(modules, features, length):
+def decode(modules: Modules, features: torch.Tensor, length: int) -> torch.Tensor:
     """Features `[batch, channels, frames]` to signals `[batch, length]`, cut or padded with zeros at the end."""
     signal = modules["decoder"](features)
     # SpeechBrain's decoder squeezes, so a batch of one or a single sample loses a dimension.
@@ -138,7 +143,7 @@ def decode(modules, features, length):
     return nn.functional.pad(signal, (0, length - signal.shape[-1]))
 
 
-def for_each_length(lengths):
+def for_each_length(lengths: torch.Tensor) -> list[tuple[int, list[int]]]:
     """Group the utterances of a batch by their length.
 
     Arguments
@@ -156,18 +161,18 @@ def for_each_length(lengths):
     >>> for_each_length(torch.tensor([5, 7, 5]))
     [(5, [0, 2]), (7, [1])]
     """
-    groups = {}
+    groups: dict[int, list[int]] = {}
     for row, length in enumerate(lengths.tolist()):
         groups.setdefault(length, []).append(row)
     return list(groups.items())
 
 
-def minimum_length(encoder):
+def minimum_length(encoder: nn.Module) -> int:
     """Samples that the encoder's convolutions need at least."""
     return max((m.kernel_size[0] for m in encoder.modules() if isinstance(m, nn.Conv1d)), default=1)
 
 
-def set_effort(modules, effort):
+def set_effort(modules: Modules, effort: int) -> None:
     """Choose how often a separator that works in steps runs its cell: fewer runs are faster and separate less well.
 
     Arguments
@@ -190,7 +195,7 @@ def set_effort(modules, effort):
     modules["masknet"].effort = effort
 
 
-def count_speakers(modules, device="cpu"):
+def count_speakers(modules: Modules, device: torch.device | str = "cpu") -> int:
     """Number of sources the network gives, found by running it on a little silence."""
     with torch.no_grad():
         features = enhance(modules, torch.zeros(1, 4 * minimum_length(modules["encoder"]), device=device))
@@ -208,25 +213,25 @@ class UnifiedNetwork(nn.Module):
         What the enhanced mixture is made of, see `separate_and_enhance`.
     """
 
-    def __init__(self, modules, enhanced_from=ENHANCED_FROM[0]):
+    def __init__(self, modules: Modules, enhanced_from: str = ENHANCED_FROM[0]) -> None:
         super().__init__()
         self.enhanced_from = enhanced_from
         for name in MODULE_NAMES:
             self.add_module(name, modules[name])
 
-    def __getitem__(self, name):
+    def __getitem__(self, name: str) -> nn.Module:
         return getattr(self, name)
 
-    def forward(self, mixture):
+    def forward(self, mixture: torch.Tensor) -> NetworkOutput:
         """Mixture `[batch, time]` to a `NetworkOutput`."""
         return separate(self, mixture)
 
     @torch.no_grad()
-    def separate_batch(self, mixture):
+    def separate_batch(self, mixture: torch.Tensor) -> torch.Tensor:
         """Mixture `[batch, time]` to the sources `[batch, time, speakers]`."""
         return separate(self, mixture).sources
 
     @torch.no_grad()
-    def enhance_batch(self, mixture):
+    def enhance_batch(self, mixture: torch.Tensor) -> torch.Tensor:
         """Mixture `[batch, time]` to the enhanced mixture `[batch, time]`."""
         return enhance_alone(self, mixture, self.enhanced_from)

@@ -1,19 +1,29 @@
 """The gradients of both tasks in flat buffers: their products by tensor, module or globally, and weighted sums of them."""
 
+from collections.abc import Callable, Sequence
+
 import torch
 
+Gradients = Sequence[torch.Tensor | None]  # of each parameter; None where a task does not use it
+
 GRANULARITIES = ("tensor", "module", "global")
-_ROW = 1024  # every tensor starts at a multiple of it in the flat buffer, so that a row belongs to one tensor
+_ROW_LENGTH = 1024  # every tensor starts at a multiple of it in the flat buffer, so that a row belongs to one tensor
 
 
 class Layout:
     """Where each gradient lies in a flat buffer `[rows, 1024]`, and the groups; made once for a list of shapes."""
 
-    def __init__(self, tensors, names, module_of, with_modules):
+    def __init__(
+        self,
+        tensors: Sequence[torch.Tensor | None],
+        names: Sequence[str],
+        module_of: Callable[[str], str],
+        with_modules: bool,
+    ) -> None:
         self.tensors = [None if t is None else (t.shape, t.dtype) for t in tensors]
         sizes = [0 if t is None else t.numel() for t in tensors]
-        rows = [-(-size // _ROW) for size in sizes]
-        self.starts = [sum(rows[:i]) * _ROW for i in range(len(rows))]
+        rows = [-(-size // _ROW_LENGTH) for size in sizes]
+        self.starts = [sum(rows[:i]) * _ROW_LENGTH for i in range(len(rows))]
         self.rows = sum(rows)
         first = next(t for t in tensors if t is not None)
         self.device = first.device
@@ -31,21 +41,21 @@ class Layout:
             ones = torch.nn.functional.one_hot(torch.tensor(members), len(groups)).double()
             self.membership[level] = None if level == "tensor" else ones.to(self.device)
 
-    def views(self, buffer):
+    def views(self, buffer: torch.Tensor) -> list[torch.Tensor | None]:
         """The flat buffer as tensors of the parameters' shapes; None for a parameter that neither task uses."""
         flat = buffer.view(-1)
         spans = zip(self.starts, self.tensors)
         return [None if t is None else flat[start : start + t[0].numel()].view(t[0]) for start, t in spans]
 
-    def flatten(self, gradients):
+    def flatten(self, gradients: Gradients) -> torch.Tensor:
         """Gradients to a new buffer, zeros where there is none."""
-        buffer = torch.zeros(self.rows, _ROW, dtype=self.dtype, device=self.device)
-        pairs = [(view, g.detach()) for view, g in zip(self.views(buffer), gradients) if g is not None]
+        buffer = torch.zeros(self.rows, _ROW_LENGTH, dtype=self.dtype, device=self.device)
+        pairs = [(v, g.detach()) for v, g in zip(self.views(buffer), gradients) if v is not None and g is not None]
         if pairs:
-            torch._foreach_copy_(*map(list, zip(*pairs)))
+            torch._foreach_copy_([view for view, _ in pairs], [g for _, g in pairs])
         return buffer
 
-    def reduce(self, of_rows, how):
+    def reduce(self, of_rows: torch.Tensor, how: str) -> torch.Tensor:
         """Numbers of the rows `[rows]` to those of the tensors `[tensors]`, added in a fixed order."""
         return torch.segment_reduce(of_rows, how, lengths=self.lengths, initial=0, unsafe=True)
 
@@ -57,7 +67,7 @@ class FlatPair:
         A tensor that is not finite counts as zero, so it does not reach the others of its group.
     """
 
-    def __init__(self, layout, se_grads, ss_grads):
+    def __init__(self, layout: Layout, se_grads: Gradients, ss_grads: Gradients) -> None:
         self.layout = layout
         self.se, self.se_unit, se_finite = self._scaled(se_grads)
         self.ss, self.ss_unit, ss_finite = self._scaled(ss_grads)
@@ -74,7 +84,7 @@ class FlatPair:
             grouped = (gram, seen) if membership is None else (gram @ membership, seen.double() @ membership > 0)
             self.grams[level] = grouped
 
-    def _scaled(self, gradients):
+    def _scaled(self, gradients: Gradients) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         buffer = self.layout.flatten(gradients)
         largest = torch.maximum(buffer.amax(1), -buffer.amin(1))  # the norm of order inf is ten times as slow on a CPU
         largest = self.layout.reduce(torch.where(largest.isfinite(), largest, float("inf")), "max")
@@ -84,19 +94,19 @@ class FlatPair:
         unit = torch.ldexp(torch.ones_like(exponent, dtype=torch.float64), exponent)
         return buffer.mul_(self._rows(1 / unit)), unit, finite
 
-    def _rows(self, of_tensors):
+    def _rows(self, of_tensors: torch.Tensor) -> torch.Tensor:
         return of_tensors.to(self.layout.dtype)[self.layout.row_of].unsqueeze(1)
 
-    def combine(self, a, b, last=False):
+    def combine(self, a: torch.Tensor, b: torch.Tensor, last: bool = False) -> list[torch.Tensor | None]:
         """a * G_SE + b * G_SS of every tensor; `a` and `b` are `[tensors]`. The last time, G_SE's buffer is used up."""
         # b alone may overflow float32 (1e18 against 1e-20), b times the unit of G_SS does not.
         buffer = (self.se if last else self.se.clone()).mul_(self._rows(a * self.se_unit))
         buffer.addcmul_(self.ss, self._rows(b * self.ss_unit))
         spans = zip(self.layout.views(buffer), self.layout.tensors)
-        return [None if view is None else view.to(t[1]) for view, t in spans]
+        return [None if view is None or t is None else view.to(t[1]) for view, t in spans]
 
 
-def groups_of(names, level, module_of):
+def groups_of(names: Sequence[str], level: str, module_of: Callable[[str], str]) -> tuple[list[str], list[int]]:
     """Names of the groups of a level, and the number of the group of each tensor."""
     if level == "tensor":
         return list(names), list(range(len(names)))
@@ -105,5 +115,5 @@ def groups_of(names, level, module_of):
     return groups, [groups.index(m) for m in modules]
 
 
-def quotient(x, y):
+def quotient(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     return torch.where(y > 0, x / y, 0)

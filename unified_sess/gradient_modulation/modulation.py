@@ -5,11 +5,25 @@ and gives the 2 x 2 coefficients of G_SE' and G_SS'. All groups are handled at o
 large kernels a step, and the device never waits for the host. Imports torch only.
 """
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import torch
 
-from unified_sess.gradient_modulation.flat_gradients import GRANULARITIES, FlatPair, Layout, groups_of, quotient
+from unified_sess.gradient_modulation.flat_gradients import (
+    GRANULARITIES,
+    FlatPair,
+    Gradients,
+    Layout,
+    groups_of,
+    quotient,
+)
 from unified_sess.gradient_modulation.rule_description import ModulationError, name_and_arguments
 from unified_sess.gradient_modulation.torchjd_rule import TorchJDRule
+
+# Of G_SE and G_SS in G_SE', then of both in G_SS', each `[groups]`.
+Coefficients = tuple[tuple[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+Rule = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], Coefficients]  # ||G_SE||^2, <G_SE, G_SS>, ||G_SS||^2
 
 COLUMNS = ("conflict_rate", "cosine", "se_norm", "ss_norm")
 
@@ -17,7 +31,7 @@ COLUMNS = ("conflict_rate", "cosine", "se_norm", "ss_norm")
 class Sum:
     """Joint training: both gradients stay as they are."""
 
-    def __call__(self, se, dot, ss):
+    def __call__(self, se: torch.Tensor, dot: torch.Tensor, ss: torch.Tensor) -> Coefficients:
         one, zero = torch.ones_like(dot), torch.zeros_like(dot)
         return (one, zero), (zero, one)
 
@@ -25,7 +39,7 @@ class Sum:
 class OneSidedProjection(Sum):
     """Gradient modulation, arXiv 2302.11131: where <G_SE, G_SS> < 0, G_SE' = G_SE - (<G_SE, G_SS> / ||G_SS||^2) G_SS."""
 
-    def __call__(self, se, dot, ss):
+    def __call__(self, se: torch.Tensor, dot: torch.Tensor, ss: torch.Tensor) -> Coefficients:
         (one, _), (zero, _) = super().__call__(se, dot, ss)
         return (one, -quotient(dot.clamp(max=0), ss)), (zero, one)
 
@@ -33,7 +47,7 @@ class OneSidedProjection(Sum):
 class PCGrad(OneSidedProjection):
     """PCGrad of two tasks, arXiv 2001.06782, algorithm 1: each is projected on the normal plane of the other."""
 
-    def __call__(self, se, dot, ss):
+    def __call__(self, se: torch.Tensor, dot: torch.Tensor, ss: torch.Tensor) -> Coefficients:
         to_se, (_, one) = super().__call__(se, dot, ss)
         return to_se, (-quotient(dot.clamp(max=0), se), one)
 
@@ -59,12 +73,12 @@ class Remedy(OneSidedProjection):
         Above 0: how many times as long as G_SS an SE gradient may be; about 1 to 10.
     """
 
-    def __init__(self, K=5.0):
+    def __init__(self, K: float = 5.0) -> None:
         if not float(K) > 0:
             raise ValueError(f"K must be above 0, not {K}")
         self.threshold = float(K)
 
-    def __call__(self, se, dot, ss):
+    def __call__(self, se: torch.Tensor, dot: torch.Tensor, ss: torch.Tensor) -> Coefficients:
         (one, projection), (zero, _) = super().__call__(se, dot, ss)
         conflict = (dot < 0) & (ss > 0)
         cosine = quotient(dot, se.sqrt() * ss.sqrt()).clamp(-1, 1)
@@ -79,7 +93,7 @@ class Remedy(OneSidedProjection):
         return (compress, compress * (projection + push)), (zero, stretch)
 
 
-RULES = {"sum": Sum, "gm": OneSidedProjection, "pcgrad": PCGrad, "remedy": Remedy}
+RULES: dict[str, Callable[..., Rule]] = {"sum": Sum, "gm": OneSidedProjection, "pcgrad": PCGrad, "remedy": Remedy}
 
 
 class GradientModulation:
@@ -114,28 +128,38 @@ class GradientModulation:
     1.0
     """
 
-    def __init__(self, rule="gm", granularity="tensor", module_of=None, names=None):
+    def __init__(
+        self,
+        rule: str = "gm",
+        granularity: str = "tensor",
+        module_of: Callable[[str], str] | None = None,
+        names: Sequence[str] | None = None,
+    ) -> None:
         if granularity not in GRANULARITIES:
             raise ModulationError(f"granularity {granularity!r} is unknown: choose {', '.join(GRANULARITIES)}")
         self.rule, self.granularity = str(rule), granularity
-        self.aggregator, self.coefficients = None, None
+        self.aggregator: TorchJDRule | None = None
+        self.coefficients: Rule | None = None
         if self.rule.startswith("torchjd:"):
             self.aggregator = TorchJDRule(self.rule)
         else:
             self.coefficients = _rule(self.rule)
         self.module_of = module_of or (lambda name: name.rpartition(".")[0] or name)
-        self.names, self._layouts = None, {}
+        self.names: list[str] | None = None
+        self._layouts: dict[tuple, Layout] = {}
         self.reset()
         if names is not None:
             self.bind(names)
 
-    def bind(self, names):
+    def bind(self, names: Sequence[str]) -> None:
         """Name the tensors of all later calls, in their order; forgets the statistics of other names."""
         if self.names != list(names):
             self.names, self._layouts = list(names), {}
             self.reset()
 
-    def __call__(self, se_grads, ss_grads, scale=None):
+    def __call__(
+        self, se_grads: Gradients, ss_grads: Gradients, scale: float | torch.Tensor | None = None
+    ) -> list[torch.Tensor | None]:
         """Merge gradients.
 
         Arguments
@@ -158,7 +182,9 @@ class GradientModulation:
         (a, b), (c, d) = self._coefficients(pair)
         return pair.combine(a + c, b + d, last=True)
 
-    def modulate(self, se_grads, ss_grads, scale=None):
+    def modulate(
+        self, se_grads: Gradients, ss_grads: Gradients, scale: float | torch.Tensor | None = None
+    ) -> tuple[list[torch.Tensor | None], list[torch.Tensor | None]]:
         """Like the call, but the modified gradients one by one: the lists G_SE' and G_SS'; not for TorchJD."""
         if self.aggregator is not None:
             raise ModulationError(f"{self.rule} gives the merged gradient only: call the GradientModulation itself")
@@ -168,11 +194,11 @@ class GradientModulation:
         to_se, to_ss = self._coefficients(pair)
         return pair.combine(*to_se), pair.combine(*to_ss, last=True)
 
-    def reset(self):
+    def reset(self) -> None:
         """Forget the statistics, as at the start of an epoch."""
-        self._sums = {}
+        self._sums: dict[str, torch.Tensor] = {}
 
-    def statistics(self):
+    def statistics(self) -> dict[str, Any]:
         """Means over the calls since the last reset, as floats; None where nothing was measured.
 
         `conflict_rate` and `cosine` are means over the groups of the granularity (where neither gradient is zero),
@@ -186,7 +212,7 @@ class GradientModulation:
         means |= {name: whole[name] for name in ("se_norm", "ss_norm")}
         return means | {"nonfinite": round(self._sums["nonfinite"].item())}
 
-    def table(self):
+    def table(self) -> list[dict[str, Any]]:
         """The statistics of every tensor and module: a list of dicts with `level`, `name` and `COLUMNS`."""
         rows = []
         for level in ("tensor", "module"):
@@ -195,18 +221,18 @@ class GradientModulation:
             rows += [{"level": level, "name": name} | _means(row) for name, row in zip(names, sums)]
         return rows
 
-    def state_dict(self):
+    def state_dict(self) -> dict[str, Any]:
         """The statistics so far, to be saved."""
         sums = {key: value.cpu() for key, value in self._sums.items()}
         return {"names": self.names, "sums": sums, "calls": self.aggregator.calls if self.aggregator else 0}
 
-    def load_state_dict(self, state):
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on with saved statistics; those of other tensors are left aside."""
         self._sums = dict(state["sums"]) if self.names in (None, state["names"]) else {}
         if self.aggregator:
             self.aggregator.calls = state["calls"]  # the seed of random aggregators
 
-    def _measure(self, se_grads, ss_grads, scale):
+    def _measure(self, se_grads: Gradients, ss_grads: Gradients, scale: float | torch.Tensor | None) -> FlatPair | None:
         """Both gradients in flat buffers, their products, and the statistics one call further."""
         se_grads, ss_grads = list(se_grads), list(ss_grads)
         names = self.names or [str(i) for i in range(len(se_grads))]
@@ -227,13 +253,15 @@ class GradientModulation:
             self._sums[name] = self._sums[name].to(value.device) + value if name in self._sums else value
         return pair
 
-    def _coefficients(self, pair):
+    def _coefficients(self, pair: FlatPair) -> Coefficients:
         index = pair.layout.index[self.granularity]
         gram, _ = pair.grams[self.granularity]
-        return tuple(tuple(c[index] for c in row) for row in self.coefficients(*gram))
+        assert self.coefficients is not None  # a rule of TorchJD has none, and does not come here
+        (a, b), (c, d) = self.coefficients(*gram)
+        return (a[index], b[index]), (c[index], d[index])
 
 
-def _rule(description):
+def _rule(description: str) -> Rule:
     name, arguments = name_and_arguments(description, "remedy(K=5)")
     if name not in RULES:
         choices = f"{', '.join(RULES)} or torchjd:NAME"
@@ -245,7 +273,7 @@ def _rule(description):
         raise ModulationError(f"gradient modulation {description!r}: {name} takes {takes} ({error})") from error
 
 
-def _measures(gram, seen, scale):
+def _measures(gram: torch.Tensor, seen: torch.Tensor, scale: float | torch.Tensor) -> torch.Tensor:
     """`[groups, 6]`: compared, in conflict, cosine, ||G_SE||, ||G_SS||, seen."""
     se, dot, ss = gram
     compared = (se > 0) & (ss > 0)
@@ -254,7 +282,7 @@ def _measures(gram, seen, scale):
     return torch.stack([compared.double(), (dot < 0).double(), cosine, *norms, seen.double()], dim=1)
 
 
-def _means(sums):
+def _means(sums: Sequence[float]) -> dict[str, float | None]:
     compared, conflicts, cosine, se, ss, seen = sums
     counts = (compared, compared, seen, seen)
     return {n: s / c if c else None for n, s, c in zip(COLUMNS, (conflicts, cosine, se, ss), counts)}

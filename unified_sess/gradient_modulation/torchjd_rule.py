@@ -1,16 +1,19 @@
 """Aggregators of TorchJD (https://torchjd.org) as a rule of gradient modulation."""
 
 import importlib
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 
+from unified_sess.gradient_modulation.flat_gradients import Gradients
 from unified_sess.gradient_modulation.rule_description import ModulationError, name_and_arguments
 
 
 class TorchJDRule:
     """An aggregator of TorchJD for each group, called with its two-row Jacobian matrix (SE, SS)."""
 
-    def __init__(self, rule):
+    def __init__(self, rule: str) -> None:
         try:
             module = importlib.import_module("torchjd.aggregation")
         except ImportError as error:
@@ -27,29 +30,31 @@ class TorchJDRule:
             raise ModulationError(f"{rule}: {error}") from error
         except (TypeError, ValueError) as error:
             raise ModulationError(f"{rule} needs other arguments, torchjd:{self.name}(...): {error}") from error
-        self.aggregators, self.calls = {}, 0
+        self.aggregators: dict[int, Any] = {}
+        self.calls = 0
 
-    def __call__(self, se_grads, ss_grads, members):
-        merged = [None] * len(members)
-        groups = {}
+    def __call__(self, se_grads: Gradients, ss_grads: Gradients, members: Sequence[int]) -> list[torch.Tensor | None]:
+        merged: list[torch.Tensor | None] = [None] * len(members)
+        groups: dict[int, list[tuple[int, torch.Tensor, torch.Tensor]]] = {}
         for i, (group, se, ss) in enumerate(zip(members, se_grads, ss_grads)):
-            if se is not None or ss is not None:
-                groups.setdefault(group, []).append(
-                    (i, torch.zeros_like(ss) if se is None else se, torch.zeros_like(se) if ss is None else ss)
-                )
+            either = ss if se is None else se
+            if either is not None:
+                zeros = torch.zeros_like(either)
+                groups.setdefault(group, []).append((i, zeros if se is None else se, zeros if ss is None else ss))
         device = next(iter(groups.values()))[0][1].device
         # Ranks hold different random states, and random aggregators must decide alike on all.
         with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.no_grad():
             torch.manual_seed(self.calls)
             for group, tensors in groups.items():
-                matrix = torch.stack([torch.cat([t[row].flatten() for t in tensors]) for row in (1, 2)])
+                rows = zip(*[(se.flatten(), ss.flatten()) for _, se, ss in tensors])
+                matrix = torch.stack([torch.cat(row) for row in rows])
                 parts = self._aggregate(group, matrix).split([t[1].numel() for t in tensors])
                 for (i, se, _), part in zip(tensors, parts):
                     merged[i] = part.view_as(se)
         self.calls += 1
         return merged
 
-    def _aggregate(self, group, matrix):
+    def _aggregate(self, group: int, matrix: torch.Tensor) -> torch.Tensor:
         if (
             not matrix.isfinite().all()
         ):  # many solvers raise on it; the sum is not finite either, so the step is skipped

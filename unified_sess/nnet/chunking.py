@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 
 
-def cut_chunks(x, size):
+def cut_chunks(x: torch.Tensor, size: int) -> torch.Tensor:
     """Cut a sequence into chunks that overlap by half, as SpeechBrain's dual-path model does.
 
     Half a chunk of zeros stands before the sequence and at least half a chunk after it, so that every frame is in
@@ -40,7 +40,7 @@ def cut_chunks(x, size):
     return torch.stack((early.unflatten(1, (-1, size)), late.unflatten(1, (-1, size))), dim=2).flatten(1, 2)
 
 
-def add_chunks(chunks, frames):
+def add_chunks(chunks: torch.Tensor, frames: int) -> torch.Tensor:
     """Sum of the chunks where they overlap: `add_chunks(cut_chunks(x, size), x.shape[1])` is `2 * x`.
 
     Arguments

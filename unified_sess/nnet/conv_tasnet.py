@@ -12,6 +12,7 @@ Where the stock network spends its time, and what happens here instead:
 """
 
 from collections import OrderedDict
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -61,7 +62,19 @@ class MaskNet(nn.Module):
     torch.Size([2, 4, 16, 100])
     """
 
-    def __init__(self, N, B, H, P, X, R, C, norm_type="gLN", causal=False, mask_nonlinear="relu"):
+    def __init__(
+        self,
+        N: int,
+        B: int,
+        H: int,
+        P: int,
+        X: int,
+        R: int,
+        C: int,
+        norm_type: str = "gLN",
+        causal: bool = False,
+        mask_nonlinear: str = "relu",
+    ) -> None:
         super().__init__()
         if mask_nonlinear not in ("relu", "softmax"):
             raise ValueError(f"unknown mask_nonlinear {mask_nonlinear!r}: relu or softmax")
@@ -78,7 +91,7 @@ class MaskNet(nn.Module):
         )
         self.mask_conv1x1 = PointwiseConv(B, C * N)
 
-    def forward(self, mixture_w):
+    def forward(self, mixture_w: torch.Tensor) -> torch.Tensor:
         """Returns masks `[masks, batch, channels, frames]` for an encoded mixture `[batch, channels, frames]`."""
         batch, channels, frames = mixture_w.shape
         y = self.layer_norm(mixture_w.transpose(1, 2))
@@ -93,7 +106,7 @@ class TemporalBlock(nn.Module):
     Arguments: as `MaskNet`, with the block's `dilation` in frames.
     """
 
-    def __init__(self, B, H, P, dilation, norm_type="gLN", causal=False):
+    def __init__(self, B: int, H: int, P: int, dilation: int, norm_type: str = "gLN", causal: bool = False) -> None:
         super().__init__()
         depthwise = OrderedDict(
             conv_0=DepthwiseConv(H, P, dilation, causal),
@@ -107,7 +120,7 @@ class TemporalBlock(nn.Module):
             )
         )
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Returns the block's output added to `x`."""
         wide, deep = self.layers, self.layers["DSconv"]
         y = wide["act"](wide["conv"](x))
@@ -118,11 +131,11 @@ class TemporalBlock(nn.Module):
 class PointwiseConv(nn.Module):
     """A 1x1 convolution without bias as one matrix product over all frames, `[batch, frames, channels]`."""
 
-    def __init__(self, in_channels, out_channels):
+    def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
         self.conv = nn.Conv1d(in_channels, out_channels, 1, bias=False)  # holds the weight under SpeechBrain's key
 
-    def forward(self, x, norm=None):
+    def forward(self, x: torch.Tensor, norm: Any | None = None) -> torch.Tensor:
         """Returns `[batch, frames, out_channels]`, the convolution of `x` or, with a `norm`, of `norm(x)`."""
         weight = self.conv.weight.squeeze(2)
         if norm is None or _on_gpu(x):
@@ -138,14 +151,14 @@ class DepthwiseConv(nn.Module):
     least `dilation * (kernel_size - 1) / 2` earlier, which is SpeechBrain's delay.
     """
 
-    def __init__(self, channels, kernel_size, dilation=1, causal=False):
+    def __init__(self, channels: int, kernel_size: int, dilation: int = 1, causal: bool = False) -> None:
         super().__init__()
         if kernel_size % 2 == 0:
             raise ValueError(f"the kernel size P must be odd, got {kernel_size}")
         self.conv = nn.Conv1d(channels, channels, kernel_size, dilation=dilation, groups=channels, bias=False)
         self.causal = causal
 
-    def forward(self, x, norm):
+    def forward(self, x: torch.Tensor, norm: Any) -> torch.Tensor:
         """Returns the convolution of `norm(x)`, of the same shape."""
         _, frames, channels = x.shape
         (kernel_size,), (dilation,) = self.conv.kernel_size, self.conv.dilation
@@ -172,17 +185,17 @@ class DepthwiseConv(nn.Module):
         return x.permute(0, 2, 3, 1).flatten(1, 2)[:, :frames]
 
 
-def _on_gpu(x):
+def _on_gpu(x: torch.Tensor) -> bool:
     """Whether to leave norms unfolded: there the many small operations of folding cost more than they save."""
     return x.device.type == "cuda"
 
 
-def _as_image(x, columns):
+def _as_image(x: torch.Tensor, columns: int) -> torch.Tensor:
     """View of `[batch, frames, channels]` as `[batch, channels, frames / columns, columns]`."""
     return x.unflatten(1, (-1, columns)).permute(0, 3, 1, 2)
 
 
-def choose_norm(norm_type, channels):
+def choose_norm(norm_type: str, channels: int) -> "ChannelwiseLayerNorm":
     """Returns the norm called `gLN` or `cLN`; raises ValueError for another name."""
     if norm_type == "gLN":
         return GlobalLayerNorm(channels)
@@ -194,16 +207,16 @@ def choose_norm(norm_type, channels):
 class ChannelwiseLayerNorm(nn.Module):
     """cLN: each frame is normalised over its channels, `[batch, frames, channels]`."""
 
-    def __init__(self, channels):
+    def __init__(self, channels: int) -> None:
         super().__init__()
         self.gamma = nn.Parameter(torch.ones(1, 1, channels))
         self.beta = nn.Parameter(torch.zeros(1, 1, channels))
 
-    def normalize(self, x):
+    def normalize(self, x: torch.Tensor) -> torch.Tensor:
         """Returns `x` without mean and with variance 1, before gain and offset."""
         return F.layer_norm(x, x.shape[-1:], eps=EPS)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Returns `x` normalised, of the same shape."""
         return F.layer_norm(x, x.shape[-1:], self.gamma.flatten(), self.beta.flatten(), EPS)
 
@@ -211,10 +224,10 @@ class ChannelwiseLayerNorm(nn.Module):
 class GlobalLayerNorm(ChannelwiseLayerNorm):
     """gLN: each utterance is normalised over its channels and frames, `[batch, frames, channels]`."""
 
-    def normalize(self, x):
+    def normalize(self, x: torch.Tensor) -> torch.Tensor:
         """Returns `x` without mean and with variance 1, before gain and offset."""
         return F.group_norm(x, 1, eps=EPS)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Returns `x` normalised, of the same shape."""
         return global_layer_norm(x, self.gamma.flatten(), self.beta.flatten(), EPS)

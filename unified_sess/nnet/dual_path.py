@@ -7,6 +7,8 @@ are [batch, chunks, size, channels] from cutting to adding up: within chunks not
 middle dimensions are exchanged once before and once after.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from speechbrain.lobes.models import dual_path
@@ -32,7 +34,7 @@ class Dual_Path_Model(dual_path.Dual_Path_Model):
     torch.Size([2, 10, 64, 2000])
     """
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Returns masks `[speakers, batch, channels, frames]` for an encoded mixture `[batch, channels, frames]`."""
         x = self.norm(x).transpose(1, 2)
         x = F.linear(x, self.conv1d.weight.squeeze(2))
@@ -61,12 +63,12 @@ class SBRNNBlock(dual_path.SBRNNBlock):
     torch.Size([10, 100, 200])
     """
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Returns `[batch, frames, hidden_channels]`, twice as many channels where bidirectional."""
         return self.mdl.rnn(x)[0]
 
 
-def _computation_block(block, x):
+def _computation_block(block: Any, x: torch.Tensor) -> torch.Tensor:
     """One pass within chunks and one across them, `[batch, chunks, size, channels]` to the same."""
     batch = x.shape[0]
     within = block.intra_mdl(x.flatten(0, 1)).unflatten(0, (batch, -1))
@@ -85,7 +87,7 @@ def _computation_block(block, x):
     return within + across.transpose(1, 2)  # a sum lies in memory as its first part does
 
 
-def _chunk_norm(norm, x):
+def _chunk_norm(norm: Any, x: torch.Tensor) -> torch.Tensor:
     """Applies SpeechBrain's `ln`, `gln` or `cln` of `[batch, channels, ...]` to channels in the last dimension."""
     gain, offset = norm.weight.flatten(), norm.bias.flatten()
     if isinstance(norm, dual_path.CumulativeLayerNorm):
@@ -93,5 +95,5 @@ def _chunk_norm(norm, x):
     return global_layer_norm(x, gain, offset, norm.eps)
 
 
-def _pointwise(conv, x):
+def _pointwise(conv: Any, x: torch.Tensor) -> torch.Tensor:
     return F.linear(x, conv.weight.squeeze(2), conv.bias)

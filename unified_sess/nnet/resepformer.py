@@ -19,7 +19,7 @@ class ResourceEfficientSeparator(resepformer.ResourceEfficientSeparator):
     torch.Size([3, 10, 64, 100])
     """
 
-    def forward(self, inpt):
+    def forward(self, inpt: torch.Tensor) -> torch.Tensor:
         """Returns masks `[speakers, batch, channels, frames]` for an encoded mixture `[batch, channels, frames]`."""
         if self.model.mem_type != "av":
             return super().forward(inpt)

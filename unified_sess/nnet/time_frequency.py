@@ -31,14 +31,14 @@ class SpectralEncoder(nn.Module):
     torch.Size([3, 258, 64])
     """
 
-    def __init__(self, kernel_size=256, stride=128):
+    def __init__(self, kernel_size: int = 256, stride: int = 128) -> None:
         super().__init__()
         self.edge = _edge(kernel_size, stride)
         self.conv1d = nn.Conv1d(1, kernel_size + 2, kernel_size, stride, bias=False)
         with torch.no_grad():
             self.conv1d.weight.copy_(_fourier(kernel_size).unsqueeze(1))
 
-    def forward(self, signal):
+    def forward(self, signal: torch.Tensor) -> torch.Tensor:
         """Signal `[batch, time]` to real parts, then imaginary parts, `[batch, kernel_size + 2, frames]`."""
         missing = -signal.shape[-1] % self.conv1d.stride[0]
         return self.conv1d(F.pad(signal, (self.edge, self.edge + missing)).unsqueeze(1))
@@ -60,7 +60,7 @@ class SpectralDecoder(nn.Module):
     True
     """
 
-    def __init__(self, kernel_size=256, stride=128):
+    def __init__(self, kernel_size: int = 256, stride: int = 128) -> None:
         super().__init__()
         self.edge = _edge(kernel_size, stride)
         self.conv = nn.ConvTranspose1d(kernel_size + 2, 1, kernel_size, stride, bias=False)
@@ -71,12 +71,12 @@ class SpectralDecoder(nn.Module):
             weight = torch.cat((twice, twice)) * _fourier(kernel_size) / overlap
             self.conv.weight.copy_(weight.unsqueeze(1))
 
-    def forward(self, features):
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Features `[batch, kernel_size + 2, frames]` to a signal `[batch, time]`, up to a stride longer than it was."""
         return self.conv(features).squeeze(1)[:, self.edge :]
 
 
-def _edge(kernel_size, stride):
+def _edge(kernel_size: int, stride: int) -> int:
     if kernel_size % stride or kernel_size < 2 * stride:
         raise ValueError(
             f"kernel_size must be a multiple of the stride, at least twice, not {kernel_size} and {stride}"
@@ -84,7 +84,7 @@ def _edge(kernel_size, stride):
     return kernel_size - stride
 
 
-def _fourier(size):
+def _fourier(size: int) -> torch.Tensor:
     """Real and imaginary parts of windowed waves, `[size + 2, size]`; an orthonormal transform but for the window.
 
     On the CPU, also where the network is built without values on the meta device, whose arithmetic takes seconds to
@@ -123,7 +123,16 @@ class TimeFrequencyNet(nn.Module):
     torch.Size([2, 4, 66, 10])
     """
 
-    def __init__(self, frequencies=129, channels=32, hidden=48, num_layers=3, num_spks=2, pooling=2, block=1):
+    def __init__(
+        self,
+        frequencies: int = 129,
+        channels: int = 32,
+        hidden: int = 48,
+        num_layers: int = 3,
+        num_spks: int = 2,
+        pooling: int = 2,
+        block: int = 1,
+    ) -> None:
         super().__init__()
         if (frequencies - 1) % pooling:
             raise ValueError(f"frequencies - 1 = {frequencies - 1} must be a multiple of pooling, not {pooling}")
@@ -140,7 +149,7 @@ class TimeFrequencyNet(nn.Module):
         # Sources start as the mixture, each with its polarity: SI-SNR does not see it, and it stays as it starts.
         nn.init.ones_(self.masks.bias)
 
-    def forward(self, features):
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Returns masks `[masks, batch, 2 * frequencies, frames]` for features `[batch, 2 * frequencies, frames]`."""
         x = self.norm(self.inputs(level_and_phase(features))).permute(0, 2, 3, 1)  # [batch, frames, grid, channels]
         for layer in self.layers:
@@ -170,14 +179,14 @@ class RecurrentPath(nn.Module):
     torch.Size([2, 5, 10, 8])
     """
 
-    def __init__(self, channels, hidden, block, causal=False):
+    def __init__(self, channels: int, hidden: int, block: int, causal: bool = False) -> None:
         super().__init__()
         self.block, self.causal = block, causal
         self.norm = nn.LayerNorm(channels)
         self.rnn = nn.LSTM(channels * block, hidden, batch_first=True, bidirectional=not causal)
         self.linear = nn.Linear(hidden if causal else 2 * hidden, channels * block)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Points `[batch, others, steps, channels]` to as many."""
         batch, others, steps, channels = x.shape
         whole = steps + -steps % self.block
@@ -186,7 +195,7 @@ class RecurrentPath(nn.Module):
         return x + self.linear(y).view(batch, others, -1, channels)[:, :, :steps]
 
 
-def level_and_phase(features, causal=False):
+def level_and_phase(features: torch.Tensor, causal: bool = False) -> torch.Tensor:
     """Log level and compressed real and imaginary parts, `[batch, 3, frames, frequencies]`, whatever the loudness.
 
     Loudness is that of the whole signal, or with `causal` that of the frames so far.

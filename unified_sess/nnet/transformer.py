@@ -1,5 +1,8 @@
 """SpeechBrain's transformer block for dual-path models, with fused attention and no transposes."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from speechbrain.lobes.models import dual_path
@@ -34,11 +37,11 @@ class SBTransformerBlock(dual_path.SBTransformerBlock):
     torch.Size([10, 100, 64])
     """
 
-    def __init__(self, *args, activation_checkpointing=False, **kwargs):
+    def __init__(self, *args: Any, activation_checkpointing: bool = False, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.activation_checkpointing = activation_checkpointing
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Returns the transformed sequence `[batch, frames, channels]`, of the shape of `x`."""
         if self.use_positional_encoding:
             x = x + self.pos_enc(x)
@@ -51,7 +54,7 @@ class SBTransformerBlock(dual_path.SBTransformerBlock):
         return self.mdl.norm(x)
 
 
-def weight_copies(layers, x):
+def weight_copies(layers: nn.ModuleList, x: torch.Tensor) -> Sequence[list[torch.Tensor] | None]:
     """For each layer its weights in the type to calculate in, or None where it takes PyTorch's operations."""
     if not kernels.on_gpu(x) or not all(_is_plain(layer) for layer in layers):
         return [None] * len(layers)
@@ -62,7 +65,7 @@ def weight_copies(layers, x):
     return weights
 
 
-def encoder_layer(layer, x, copies=None):
+def encoder_layer(layer: Any, x: torch.Tensor, copies: list[torch.Tensor] | None = None) -> torch.Tensor:
     """Forward pass of SpeechBrain's `TransformerEncoderLayer` for `x` `[batch, frames, channels]`.
 
     With `copies` of its weights a layer that is plain goes through `unified_sess.nnet.kernels.gpu_layer`.
@@ -73,6 +76,7 @@ def encoder_layer(layer, x, copies=None):
     x = x.reshape(-1, shape[2])
     if copies is not None:
         return _gpu_layer(layer, x, copies, shape).view(shape)
+    qkv: Sequence[torch.Tensor]
     if not layer.normalize_before:
         qkv = F.linear(x, attention.in_proj_weight, attention.in_proj_bias).chunk(3, dim=1)
         x = layer.norm1(x + layer.dropout1(attention.out_proj(_attend(attention, qkv, shape))))
@@ -87,7 +91,7 @@ def encoder_layer(layer, x, copies=None):
     return (x + layer.dropout2(feed_forward(layer.norm2(x)))).view(shape)
 
 
-def _is_plain(layer):
+def _is_plain(layer: Any) -> bool:
     """True for the layer of the published SepFormer: norms first, ReLU, no dropout outside the attention."""
     if type(layer.self_att) is not MultiheadAttention or not layer.normalize_before:
         return False
@@ -97,7 +101,7 @@ def _is_plain(layer):
     return type(activation) is nn.ReLU and not drops and attention.in_proj_weight is not None
 
 
-def _gpu_layer(layer, x, copies, shape):
+def _gpu_layer(layer: Any, x: torch.Tensor, copies: list[torch.Tensor], shape: torch.Size) -> torch.Tensor:
     weights, first, second = weights_of(layer), layer.norm1.norm, layer.norm2.norm
     qkv = NormProjections.apply(x, first.weight, first.bias, first.eps, *weights[:2], *copies[:2])
     attended = _attend(layer.self_att.att, qkv, shape)
@@ -105,7 +109,7 @@ def _gpu_layer(layer, x, copies, shape):
     return OutputFeedForward.apply(x, attended, *norm, *weights[2:], *copies[2:])
 
 
-def _attend(attention, qkv, shape):
+def _attend(attention: Any, qkv: Sequence[torch.Tensor], shape: torch.Size) -> torch.Tensor:
     batch, frames, _ = shape
     query, key, value = (y.view(batch, frames, attention.num_heads, -1).transpose(1, 2) for y in qkv)
     dropout = attention.dropout if attention.training else 0.0

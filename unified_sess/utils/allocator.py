@@ -6,7 +6,7 @@ import os
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX, _ARENA_MAX = -1, -2, -4, -8  # malloc.h of glibc
 
 
-def keep_freed_memory():
+def keep_freed_memory() -> bool:
     """Let glibc keep the memory that is freed, for the next step or recording.
 
     A training step frees the tensors that the next one asks for again. By itself, glibc gives large ones back to the

@@ -7,6 +7,10 @@ import signal
 import sys
 import tempfile
 import traceback
+from collections.abc import Iterator
+from typing import NoReturn, TypeVar
+
+Folder = TypeVar("Folder", bound=str | os.PathLike)
 
 
 class UserError(Exception):
@@ -14,7 +18,7 @@ class UserError(Exception):
 
 
 @contextlib.contextmanager
-def one_line_errors(program):
+def one_line_errors(program: str) -> Iterator[None]:
     """Turn the errors a user can cause into one line on stderr and exit status 1.
 
     Arguments
@@ -41,7 +45,7 @@ def one_line_errors(program):
         _exit(program, "interrupted", status=130)
 
 
-def _lost_worker_line(error):
+def _lost_worker_line(error: BaseException) -> str | None:
     """One line for the death of a data loader's worker process, else None.
 
     torch raises a RuntimeError from its signal handler, or whatever reading from the dead process gives.
@@ -56,7 +60,7 @@ def _lost_worker_line(error):
     )
 
 
-def os_error_line(error):
+def os_error_line(error: OSError) -> str | None:
     """One line for an operating-system error with a known way out, else None."""
     name = error.filename or "a file"
     if error.errno == errno.ENOSPC:
@@ -68,7 +72,7 @@ def os_error_line(error):
     return None
 
 
-def _exit(program, message, status=1):
+def _exit(program: str, message: str, status: int = 1) -> NoReturn:
     print(f"{program}: error: {' '.join(message.split())}", file=sys.stderr, flush=True)
     # Quiet end even where a library registered noisy exit hooks on stdout.
     with contextlib.suppress(OSError, ValueError):
@@ -76,7 +80,7 @@ def _exit(program, message, status=1):
     raise SystemExit(status)
 
 
-def writable_folder(path):
+def writable_folder(path: Folder) -> Folder:
     """Create a folder and make sure that files can be written in it.
 
     Raises
@@ -86,7 +90,7 @@ def writable_folder(path):
     """
     try:
         os.makedirs(path, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path):  # without a name that threads could share
+        with tempfile.TemporaryFile(dir=str(path)):  # without a name that threads could share
             pass
     except OSError as error:
         raise UserError(f"cannot write in the folder {path} ({error.strerror}): give another folder") from None

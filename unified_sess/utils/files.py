@@ -4,10 +4,12 @@ import contextlib
 import hashlib
 import json
 import os
+from collections.abc import Callable, Iterator
+from typing import Any
 
 
 @contextlib.contextmanager
-def atomic_path(path):
+def atomic_path(path: str | os.PathLike) -> Iterator[str]:
     """Yield a temporary path beside `path`; on success it becomes `path`, on failure it is removed.
 
     Example
@@ -30,13 +32,15 @@ def atomic_path(path):
     except BaseException as error:
         with contextlib.suppress(OSError):
             os.remove(temporary)
-        if getattr(error, "errno", None) and temporary in (error.filename or temporary, error.filename2):
+        if not isinstance(error, OSError) or not error.errno:
+            raise
+        if temporary in (error.filename or temporary, error.filename2):
             raise OSError(error.errno, error.strerror, os.fspath(path)) from None  # the name that the user knows
         raise
 
 
 @contextlib.contextmanager
-def append_lines(path):
+def append_lines(path: str | os.PathLike) -> Iterator[Callable[[Any], None]]:
     """Yield a function that appends a value as a line of JSON; a line that a killed run left half stays apart.
 
     Example
@@ -52,7 +56,7 @@ def append_lines(path):
         with open(path, "a", encoding="utf-8") as file:
             file.write("\n" * bool(file.tell()))
 
-            def append(value):
+            def append(value: Any) -> None:
                 file.write(json.dumps(value) + "\n")
                 file.flush()
 

@@ -4,12 +4,17 @@ import multiprocessing
 import os
 import signal
 import threading
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from typing import TypeVar
 
 from tqdm import tqdm
 
 from unified_sess.utils.errors import UserError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 def available_cores() -> int:
@@ -19,7 +24,9 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
-def parallel_map(function, items, workers, description):
+def parallel_map(
+    function: Callable[[Item], Result], items: Sequence[Item], workers: int, description: str
+) -> Iterator[Result]:
     """Yield results in order while showing a progress bar.
 
     Raises
@@ -41,11 +48,13 @@ def parallel_map(function, items, workers, description):
             raise
 
 
-def _follow_parent():
+def _follow_parent() -> None:
     """A worker ends with its parent, even a killed one, and leaves Ctrl-C to it."""
 
-    def wait():
-        multiprocessing.parent_process().join()
+    def wait() -> None:
+        parent = multiprocessing.parent_process()
+        if parent is not None:
+            parent.join()
         os._exit(1)
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -12,7 +12,7 @@ from unified_sess.nnet.kernels.row_blocks import norm_projections, output_feed_f
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
-    monkeypatch.setattr(row_blocks, "BLOCK", 4)
+    monkeypatch.setattr(row_blocks, "ROWS_OF_A_BLOCK", 4)
 
 
 @pytest.fixture

@@ -4,13 +4,15 @@ Luo and Mesgarani, "Conv-TasNet", 2019, equations 12 to 14. PyTorch's group norm
 block of a GPU, here of a whole utterance: 0.8 ms for 4 s in the published Conv-TasNet on an H100, and it has 64 norms.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 
 from unified_sess.nnet import kernels
 
 
-def global_layer_norm(x, gain, offset, eps):
+def global_layer_norm(x: torch.Tensor, gain: torch.Tensor, offset: torch.Tensor, eps: float) -> torch.Tensor:
     """Returns `x` normalised over all but its first dimension, times `gain` plus `offset`, in its own type.
 
     Arguments
@@ -40,7 +42,7 @@ class _GlobalLayerNorm(torch.autograd.Function):
     """Sums over the frames give everything else: two passes over the values forward, three backward."""
 
     @staticmethod
-    def forward(ctx, x, gain, offset, eps):
+    def forward(ctx: Any, x: torch.Tensor, gain: torch.Tensor, offset: torch.Tensor, eps: float) -> torch.Tensor:
         values = x.to(gain.dtype)  # in mixed precision moments want single precision
         variance, mean = torch.var_mean(values, (1, 2), correction=0, keepdim=True)
         scale = variance.add_(eps).rsqrt_()
@@ -50,7 +52,7 @@ class _GlobalLayerNorm(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, grad):
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple:
         x, gain, mean, scale = ctx.saved_tensors
         values, grads = x.to(gain.dtype), grad.to(gain.dtype)
         sums = grads.sum(1)

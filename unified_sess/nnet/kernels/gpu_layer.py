@@ -7,10 +7,13 @@ query, key and value, what attention gave and the sum with it are kept; norms an
 A CPU, where a matrix product costs more than memory, has `unified_sess.nnet.kernels.row_blocks` instead.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 
 
-def weights_of(layer):
+def weights_of(layer: Any) -> list[torch.Tensor]:
     """Weight and bias of query, key and value, of the attention's output, and of the wide and narrow linear layers."""
     attention, (wide, _, _, narrow) = layer.self_att.att, layer.pos_ffn.ffn
     weights = [attention.in_proj_weight, attention.in_proj_bias]
@@ -20,7 +23,7 @@ def weights_of(layer):
 
 
 @torch.no_grad()
-def cast_together(tensors, dtype):
+def cast_together(tensors: Sequence[torch.Tensor], dtype: torch.dtype) -> list[torch.Tensor]:
     """Returns copies of many tensors in another type, made together in a few kernels."""
     flat = torch.cat([tensor.reshape(-1) for tensor in tensors]).to(dtype)
     parts = flat.split([tensor.numel() for tensor in tensors])
@@ -35,7 +38,17 @@ class NormProjections(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, x, gain, offset, eps, weight, bias, weight_copy, bias_copy):
+    def forward(
+        ctx: Any,
+        x: torch.Tensor,
+        gain: torch.Tensor,
+        offset: torch.Tensor,
+        eps: float,
+        weight: torch.Tensor,
+        bias: torch.Tensor,
+        weight_copy: torch.Tensor,
+        bias_copy: torch.Tensor,
+    ) -> tuple[torch.Tensor, ...]:
         ctx.save_for_backward(x, gain, offset, weight_copy)
         ctx.eps = eps
         normal = _norm(x, gain, offset, eps)[0]
@@ -43,13 +56,13 @@ class NormProjections(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, *grads):
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple:
         x, gain, offset, weight = ctx.saved_tensors
         grad = torch.cat(grads, dim=1)
-        normal, *moments = _norm(x, gain, offset, ctx.eps)
+        normal, mean, scale = _norm(x, gain, offset, ctx.eps)
         grad_weight = _product(grad.t(), normal.to(weight.dtype), gain.dtype) if ctx.needs_input_grad[4] else None
         grad_bias = grad.sum(0, dtype=gain.dtype)
-        grad_x, *grad_norm = _norm_backward(_product(grad, weight, gain.dtype), x, *moments, gain, offset)
+        grad_x, *grad_norm = _norm_backward(_product(grad, weight, gain.dtype), x, mean, scale, gain, offset)
         return grad_x.to(x.dtype), *grad_norm, None, grad_weight, grad_bias, None, None
 
 
@@ -61,7 +74,15 @@ class OutputFeedForward(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, x, attended, gain, offset, eps, *weights):
+    def forward(
+        ctx: Any,
+        x: torch.Tensor,
+        attended: torch.Tensor,
+        gain: torch.Tensor,
+        offset: torch.Tensor,
+        eps: float,
+        *weights: torch.Tensor,
+    ) -> torch.Tensor:
         output, output_bias, *wide, narrow, narrow_bias = weights[6:]
         middle = x + torch.addmm(output_bias, attended, output.t())
         hidden = _hidden(_norm(middle, gain, offset, eps)[0], *wide)
@@ -71,11 +92,11 @@ class OutputFeedForward(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, grad):
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple:
         attended, middle, gain, offset, output, *wide, narrow = ctx.saved_tensors
         to_weight = ctx.needs_input_grad[5:11:2]
         exact, dtype = gain.dtype, narrow.dtype
-        normal, *moments = _norm(middle, gain, offset, ctx.eps)
+        normal, mean, scale = _norm(middle, gain, offset, ctx.eps)
         normal = normal.to(dtype)
         hidden = _hidden(normal, *wide)
 
@@ -86,7 +107,7 @@ class OutputFeedForward(torch.autograd.Function):
         grad_wide = _product(grad_hidden.t(), normal, exact) if to_weight[1] else None
         grad_wide_bias = grad_hidden.sum(0, dtype=exact)
         grad_normal = _product(grad_hidden, wide[0], exact)
-        grad_middle, *grad_norm = _norm_backward(grad_normal, middle, *moments, gain, offset)
+        grad_middle, *grad_norm = _norm_backward(grad_normal, middle, mean, scale, gain, offset)
         grad_middle += grad
 
         grad_output_bias, half = grad_middle.sum(0, dtype=exact), grad_middle.to(dtype)
@@ -95,21 +116,28 @@ class OutputFeedForward(torch.autograd.Function):
         return grad_middle.to(middle.dtype), half @ output, *grad_norm, None, *grads, *[None] * 6
 
 
-def _hidden(normal, weight, bias):
+def _hidden(normal: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
     return torch.addmm(bias, normal.to(weight.dtype), weight.t()).relu_()
 
 
-def _norm(x, gain, offset, eps):
+def _norm(x: torch.Tensor, gain: torch.Tensor, offset: torch.Tensor, eps: float) -> Any:
     """Output, means and inverse deviations, in the type of the gain."""
     return torch.native_layer_norm(x.to(gain.dtype), gain.shape, gain, offset, eps)
 
 
-def _norm_backward(grad, x, mean, scale, gain, offset):
+def _norm_backward(
+    grad: torch.Tensor,
+    x: torch.Tensor,
+    mean: torch.Tensor,
+    scale: torch.Tensor,
+    gain: torch.Tensor,
+    offset: torch.Tensor,
+) -> Any:
     x = x.to(gain.dtype)
     return torch.ops.aten.native_layer_norm_backward(grad, x, gain.shape, mean, scale, gain, offset, [True] * 3)
 
 
-def _product(one, other, dtype):
+def _product(one: torch.Tensor, other: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """Matrix product in `dtype`, whatever its factors are."""
     if one.dtype is dtype:
         return one @ other

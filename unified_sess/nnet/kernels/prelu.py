@@ -1,5 +1,7 @@
 """PReLU with one slope, whose backward pass on a CPU costs as much as that of a plain ReLU."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -24,15 +26,15 @@ class PReLU(nn.PReLU):
     tensor([-1.,  2.], grad_fn=<_OneSlopeBackward>)
     """
 
-    def __init__(self, init=0.25):
+    def __init__(self, init: float = 0.25) -> None:
         super().__init__(num_parameters=1, init=init)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Returns `x` with its negative values multiplied by the slope, any shape."""
         return prelu(x, self.weight)
 
 
-def prelu(x, slope):
+def prelu(x: torch.Tensor, slope: torch.Tensor) -> torch.Tensor:
     """Returns `x` with its negative values multiplied by `slope`, a tensor of one element."""
     if kernels.on_cpu(x):
         return _OneSlope.apply(x, slope)
@@ -41,13 +43,13 @@ def prelu(x, slope):
 
 class _OneSlope(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x, slope):
+    def forward(ctx: Any, x: torch.Tensor, slope: torch.Tensor) -> torch.Tensor:
         ctx.save_for_backward(x, slope)
         return F.leaky_relu(x, slope.item())
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, grad):
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple:
         x, slope = ctx.saved_tensors
         grad_slope = x.clamp(max=0).mul_(grad).sum(dtype=slope.dtype).view_as(slope)
         return torch.ops.aten.leaky_relu_backward(grad, x, slope.item(), False), grad_slope

@@ -6,15 +6,21 @@ added where they arise, and long signals go block by block. Other devices, mixed
 plain operations.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from unified_sess.nnet import kernels
 
-BLOCK = 16384  # rows; a signal of 7 s at 8 kHz in the published SepFormer, 64 MB of its hidden layer
+ROWS_OF_A_BLOCK = 16384  # a signal of 7 s at 8 kHz in the published SepFormer, 64 MB of its hidden layer
 
 
-def norm_projections(x, norm, weight, bias, parts):
+def norm_projections(
+    x: torch.Tensor, norm: nn.LayerNorm, weight: torch.Tensor, bias: torch.Tensor, parts: int
+) -> tuple[torch.Tensor, Sequence[torch.Tensor]]:
     """Returns `x` and the `parts` equal parts of `linear(norm(x))`, such as query, key and value.
 
     What goes on with the `x` that is returned brings its gradient here, where adding it costs nothing.
@@ -42,7 +48,9 @@ def norm_projections(x, norm, weight, bias, parts):
     return x, F.linear(norm(x), weight, bias).chunk(parts, dim=1)
 
 
-def output_feed_forward(x, attended, output, norm, wide, narrow):
+def output_feed_forward(
+    x: torch.Tensor, attended: torch.Tensor, output: nn.Linear, norm: nn.LayerNorm, wide: nn.Linear, narrow: nn.Linear
+) -> torch.Tensor:
     """Returns `y + narrow(relu(wide(norm(y))))` of `y = x + output(attended)`.
 
     Arguments
@@ -68,20 +76,20 @@ def output_feed_forward(x, attended, output, norm, wide, narrow):
     return x + narrow(wide(norm(x)).relu_())  # in place: no gradient needs what was there before
 
 
-def _in_blocks(x):
+def _in_blocks(x: torch.Tensor) -> bool:
     return kernels.on_cpu(x) and not torch.is_autocast_enabled("cpu")
 
 
-def _blocks(x):
-    return [slice(start, start + BLOCK) for start in range(0, len(x), BLOCK)]
+def _blocks(x: torch.Tensor) -> list[slice]:
+    return [slice(start, start + ROWS_OF_A_BLOCK) for start in range(0, len(x), ROWS_OF_A_BLOCK)]
 
 
-def _empty(x, width):
+def _empty(x: torch.Tensor, width: int) -> torch.Tensor:
     """Rows `[rows, width]` for those of `x`, not a power of two apart: there a column finds few places in the cache."""
     return x.new_empty(len(x), width + 16)[:, :width]
 
 
-def _matrix(gain, offset, weight, bias):
+def _matrix(gain: torch.Tensor, offset: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
     """The matrix whose product with `_normal(x)` is `linear(norm(x))`.
 
     A row of channels without its mean sums to zero. So 1 can be added to each of its values, and what every column of
@@ -91,7 +99,9 @@ def _matrix(gain, offset, weight, bias):
     return torch.addcmul(constant[:, None], weight, gain)
 
 
-def _gradients(grad_matrix, gain, offset, weight):
+def _gradients(
+    grad_matrix: torch.Tensor | None, gain: torch.Tensor, offset: torch.Tensor, weight: torch.Tensor
+) -> Sequence[torch.Tensor | None]:
     """Gradients of gain, offset, weight and bias, from that of the matrix or None; overwrites it."""
     if grad_matrix is None:
         return [None] * 4
@@ -101,14 +111,16 @@ def _gradients(grad_matrix, gain, offset, weight):
     return grad_gain, grad_offset, grad_matrix.mul_(gain).addr_(grad_bias, offset - gain), grad_bias
 
 
-def _normal(x, eps):
+def _normal(x: torch.Tensor, eps: float) -> tuple[torch.Tensor, torch.Tensor]:
     """Rows `[rows, channels]` of mean 1 and variance 1, and the inverse deviations `[rows, 1]` that they had."""
     one = x.new_ones(x.shape[1])
     y, _, scale = torch.native_layer_norm(x, one.shape, one, one, eps)
     return y, scale
 
 
-def _normal_backward(grad, normal, scale, residual, out):
+def _normal_backward(
+    grad: torch.Tensor, normal: torch.Tensor, scale: torch.Tensor, residual: torch.Tensor, out: torch.Tensor | None
+) -> torch.Tensor:
     """Writes the gradient at `x` for that at `_normal(x)`, with `residual` added, into `out`."""
     one = torch.ones_like(scale)  # mean and inverse deviation of the rows in `normal`
     grad, _, _ = torch.ops.aten.native_layer_norm_backward(
@@ -120,11 +132,11 @@ def _normal_backward(grad, normal, scale, residual, out):
 class _Product:
     """Gradients of `x @ matrix.t()`, block by block; of the matrix only where it is wanted."""
 
-    def __init__(self, matrix, wanted):
+    def __init__(self, matrix: torch.Tensor, wanted: bool) -> None:
         self.matrix, self.beta = matrix, 0  # beta 0: nothing to add to yet
         self.grad_matrix = torch.empty_like(matrix) if wanted else None
 
-    def backward(self, grads, x, out=None):
+    def backward(self, grads: Sequence[torch.Tensor], x: torch.Tensor, out: torch.Tensor | None = None) -> Any:
         """Returns the gradient at the block `x` for those at the equal parts of its product."""
         places = [None] * len(grads) if self.grad_matrix is None else self.grad_matrix.chunk(len(grads))
         for part, (grad, matrix, place) in enumerate(zip(grads, self.matrix.chunk(len(grads)), places, strict=True)):
@@ -135,18 +147,29 @@ class _Product:
         return out
 
 
-def _add_product(x, one, other, beta=1):
+def _add_product(x: torch.Tensor, one: torch.Tensor, other: torch.Tensor, beta: int = 1) -> torch.Tensor:
     return torch.addmm(x, one, other, beta=beta, out=x)  # as `addmm_`, which PyTorch's counter of operations misses
 
 
-def _sum_of_rows(x):
+def _sum_of_rows(x: torch.Tensor) -> torch.Tensor:
     return torch.mv(x.t(), x.new_ones(len(x)))  # half the time of `x.sum(0)`
 
 
 class _NormProjections(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x, gain, offset, eps, weight, bias, parts, keep):
-        matrix, y, kept = _matrix(gain, offset, weight, bias), _empty(x, len(weight)), []
+    def forward(
+        ctx: Any,
+        x: torch.Tensor,
+        gain: torch.Tensor,
+        offset: torch.Tensor,
+        eps: float,
+        weight: torch.Tensor,
+        bias: torch.Tensor,
+        parts: int,
+        keep: bool,
+    ) -> tuple[torch.Tensor, ...]:
+        matrix, y = _matrix(gain, offset, weight, bias), _empty(x, len(weight))
+        kept: list[torch.Tensor] = []
         for rows in _blocks(x):
             normal, scale = _normal(x[rows], eps)
             torch.mm(normal, matrix.t(), out=y[rows])
@@ -157,7 +180,7 @@ class _NormProjections(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, residual, *grads):
+    def backward(ctx: Any, residual: torch.Tensor, *grads: torch.Tensor) -> tuple:
         gain, offset, weight, matrix, *kept = ctx.saved_tensors
         product, grad_x = _Product(matrix, any(ctx.needs_input_grad[1:])), torch.empty_like(residual)
         for rows, normal, scale in zip(_blocks(grad_x), kept[::2], kept[1::2], strict=True):
@@ -169,9 +192,19 @@ class _NormProjections(torch.autograd.Function):
 
 class _OutputFeedForward(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x, attended, gain, offset, eps, keep, *weights):
+    def forward(
+        ctx: Any,
+        x: torch.Tensor,
+        attended: torch.Tensor,
+        gain: torch.Tensor,
+        offset: torch.Tensor,
+        eps: float,
+        keep: bool,
+        *weights: torch.Tensor,
+    ) -> torch.Tensor:
         output, output_bias, wide, wide_bias, narrow, narrow_bias = weights
-        matrix, y, kept = _matrix(gain, offset, wide, wide_bias), torch.empty_like(x), []
+        matrix, y = _matrix(gain, offset, wide, wide_bias), torch.empty_like(x)
+        kept: list[torch.Tensor] = []
         for rows in _blocks(x):
             middle = _add_product(x[rows] + output_bias, attended[rows], output.t())
             normal, scale = _normal(middle, eps)
@@ -184,7 +217,7 @@ class _OutputFeedForward(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, grad):
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple:
         attended, gain, offset, output, wide, narrow, matrix, *kept = ctx.saved_tensors
         wanted = ctx.needs_input_grad
         first, last = _Product(output, wanted[6]), _Product(narrow, wanted[10])
