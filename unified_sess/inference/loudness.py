@@ -24,8 +24,8 @@ class Loudness:
     >>> meter = Loudness(48000)
     >>> time = np.arange(48000) / 48000
     >>> meter.add(np.sin(2 * np.pi * 997 * time)[:, None])
-    >>> [round(float(value), 1) for value in meter.lufs()]
-    [-3.0]
+    >>> [round(float(value)) for value in meter.lufs()]
+    [-3]
     """
 
     def __init__(self, sample_rate: int):

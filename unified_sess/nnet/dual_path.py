@@ -29,9 +29,9 @@ class Dual_Path_Model(dual_path.Dual_Path_Model):
 
     Example
     -------
-    >>> block = SBTransformerBlock(num_layers=1, d_model=64, nhead=8)
-    >>> Dual_Path_Model(64, 64, block, block, num_spks=2)(torch.randn(10, 64, 2000)).shape
-    torch.Size([2, 10, 64, 2000])
+    >>> block = SBTransformerBlock(num_layers=1, d_model=16, nhead=4, d_ffn=32)
+    >>> Dual_Path_Model(16, 16, block, block, num_spks=2)(torch.randn(3, 16, 500)).shape
+    torch.Size([2, 3, 16, 500])
     """
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

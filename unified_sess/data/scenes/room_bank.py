@@ -61,7 +61,7 @@ class RoomBank:
     >>> import tempfile
     >>> bank = RoomBank(tempfile.mkdtemp(), rooms=2, people=1, sample_rate=8000, rt60=(0.2, 0.3))
     >>> response, = bank.draw(np.random.default_rng(0), people=1)
-    >>> response.samples[0] > 0.5, response.direct
+    >>> bool(response.samples[0] > 0.5), response.direct
     (True, 1)
     """
 
