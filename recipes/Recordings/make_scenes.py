@@ -27,6 +27,7 @@ def main() -> None:
     parser.add_argument("--noise", type=Path, required=True, help="holds cv and tt")
     parser.add_argument("--output", type=Path, required=True, help="appears whole or not at all")
     parser.add_argument("--rate", type=int, help="Hz; default: that of the experiment file")
+    parser.add_argument("--rooms", type=int, default=200, help="rooms to simulate")
     options = parser.parse_args()
     with one_line_errors("make_scenes.py"):
         settings = Experiment(EXPERIMENT).settings
@@ -44,7 +45,7 @@ def main() -> None:
                 SECONDS * rate,
                 seed=7,
                 speed_factors=None,
-                scenes=settings["scenes"] | {"room_count": 200},
+                scenes=settings["scenes"] | {"room_count": options.rooms},
             )
 
         print(write_held_out(options.output, make, rate))
