@@ -175,11 +175,14 @@ def join_summaries(
 
 @app.command()
 def export(
-    results: Annotated[Path, typer.Argument(help="Output folder of a training.")],
+    results: Annotated[Path, typer.Argument(help="Output folder of a training, or a model folder.")],
     folder: Annotated[Path, typer.Argument(help="Model folder to make.")],
     half: Annotated[bool, typer.Option("--half", help="16-bit weights: half the size, the same sound.")] = False,
     plain: Annotated[
         bool, typer.Option("--plain", help="Only what executes nothing: no files for SpeechBrain.")
+    ] = False,
+    onnx: Annotated[
+        bool, typer.Option("--onnx", help="Also model.onnx, which runs without torch; for networks on a spectrogram.")
     ] = False,
 ):
     """Make a model folder of a training's best checkpoint.
@@ -192,7 +195,7 @@ def export(
     """
     from unified_sess.model_io.export import export as write_model
 
-    print(f"exported to {write_model(results, folder, half, plain)}")
+    print(f"exported to {write_model(results, folder, half, plain, onnx)}")
 
 
 @app.command()

@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import re
 import shutil
 import sys
 
@@ -280,3 +281,10 @@ def test_sources_that_are_no_model(source, monkeypatch, tmp_path):
     with pytest.raises(UserError) as error:
         UnifiedSeparation.from_pretrained(source, local_files_only=True)
     assert "\n" not in str(error.value)
+
+
+def test_nobody_is_told_to_install_a_name_that_is_not_registered(repository):
+    """Regression: cards and messages advised `pip install unified_sess`, a name that anybody could register."""
+    files = [*repository.glob("*.md"), *(repository / "unified_sess").rglob("*")]
+    advice = re.compile(r"pip install ['\"]?unified[_-]sess")
+    assert not [path for path in files if path.suffix in (".py", ".md") and advice.search(path.read_text("utf-8"))]

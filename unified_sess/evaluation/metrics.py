@@ -109,6 +109,6 @@ def choose_families(which: Sequence[str] | None = None) -> list[str]:
         if missing_package(family):
             missing = missing_package(family)
             raise UserError(
-                f"{family} needs the package {missing}: pip install 'unified_sess[metrics]', or leave it out"
+                f"{family} needs the package {missing}: pip install {missing} (the extra `metrics` has all of them), or leave it out"
             )
     return list(dict.fromkeys(which))

@@ -17,7 +17,7 @@ class TorchJDRule:
         try:
             module = importlib.import_module("torchjd.aggregation")
         except ImportError as error:
-            raise ModulationError(f"{rule} needs TorchJD: pip install 'unified_sess[torchjd]'") from error
+            raise ModulationError(f"{rule} needs TorchJD: pip install torchjd (the extra `torchjd`)") from error
         self.name, arguments = name_and_arguments(rule.partition(":")[2], "torchjd:CAGrad(c=0.4)")
         base = module.Aggregator
         known = {n: c for n, c in vars(module).items() if isinstance(c, type) and issubclass(c, base) and c is not base}

@@ -1,6 +1,6 @@
 """Enhancer and separator as one mask network, for SpeechBrain classes that know no enhancer."""
 
-from torch import nn
+from torch import Tensor, nn
 
 
 class CompositeMaskNet(nn.Module):
@@ -25,12 +25,12 @@ class CompositeMaskNet(nn.Module):
     torch.Size([2, 4, 16, 100])
     """
 
-    def __init__(self, enhancer, masknet):
+    def __init__(self, enhancer: nn.Module, masknet: nn.Module):
         super().__init__()
         self.enhancer = enhancer
         self.masknet = masknet
 
-    def forward(self, features):
+    def forward(self, features: Tensor) -> Tensor:
         """Returns masks `[speakers, batch, channels, frames]` for an encoded mixture `[batch, channels, frames]`."""
         mask = self.enhancer(features)[0]
         return mask * self.masknet(features * mask)

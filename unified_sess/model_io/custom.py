@@ -23,20 +23,20 @@ class CustomInterface(Pretrained):
     MODULES_NEEDED = ("encoder", "masknet", "decoder")
 
     @torch.no_grad()
-    def separate_batch(self, mix):
+    def separate_batch(self, mix: torch.Tensor) -> torch.Tensor:
         """Mixtures `[batch, time]` to sources `[batch, time, speakers]`."""
         features = self._encode(mix)
         return torch.stack([self._decode(mask * features, mix) for mask in self.mods.masknet(features)], dim=2)
 
     @torch.no_grad()
-    def enhance_batch(self, mix):
+    def enhance_batch(self, mix: torch.Tensor) -> torch.Tensor:
         """Mixtures `[batch, time]` to enhanced mixtures `[batch, time]`."""
         if getattr(self.hparams, "enhanced_from", "enhancer") == "sources":
             return self.separate_batch(mix).sum(2)
         features = self._encode(mix)
         return self._decode(self.mods.masknet.enhancer(features)[0] * features, mix)
 
-    def forward(self, mix):
+    def forward(self, mix: torch.Tensor) -> torch.Tensor:
         """The same as `separate_batch`."""
         return self.separate_batch(mix)
 
@@ -52,7 +52,7 @@ class CustomInterface(Pretrained):
 class NoEnhancer(torch.nn.Module):
     """Lets every feature pass."""
 
-    def forward(self, features):
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Returns a mask of ones."""
         return torch.ones_like(features).unsqueeze(0)
 
@@ -64,7 +64,7 @@ class CompositeMaskNet(torch.nn.Module):
         super().__init__()
         self.enhancer, self.masknet = enhancer, masknet
 
-    def forward(self, features):
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Returns masks `[speakers, batch, channels, frames]`."""
         mask = self.enhancer(features)[0]
         return mask * self.masknet(features * mask)
@@ -73,7 +73,7 @@ class CompositeMaskNet(torch.nn.Module):
 class Separator(resepformer.ResourceEfficientSeparator):
     """Each utterance of a batch by itself: SpeechBrain's class mixes them."""
 
-    def forward(self, inpt):
+    def forward(self, inpt: torch.Tensor) -> torch.Tensor:
         """Returns masks `[speakers, batch, channels, frames]`."""
         return torch.cat([super(Separator, self).forward(x) for x in inpt.split(1)], dim=1)
 
@@ -95,7 +95,7 @@ for _module, _names in {
     STAND_INS[f"unified_sess.nnet.{_module}"] = {name: globals()[name] for name in _names if name in globals()}
 
 
-def provide_stand_ins():
+def provide_stand_ins() -> None:
     """Make the names of `STAND_INS` importable."""
     for path, members in STAND_INS.items():
         parent = None

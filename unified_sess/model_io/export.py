@@ -10,9 +10,10 @@ import torch
 import yaml
 from speechbrain.utils.logger import get_logger
 
-from unified_sess.model_io.model_card import MEASURES, evaluations_of, write_model_card
-from unified_sess.model_io.model_files import CONFIG, ModelConfig, save_model
+from unified_sess.model_io.model_card import MEASURES, evaluations_of, read_evaluations, write_model_card
+from unified_sess.model_io.model_files import CONFIG, ModelConfig, is_exported, load_model, save_model
 from unified_sess.model_io.module_tree import TreeDumper, as_yaml
+from unified_sess.model_io.onnx_export import ONNX, to_onnx
 from unified_sess.model_io.results_folder import load_trained_network
 from unified_sess.network import MODULE_NAMES
 from unified_sess.nnet import band_split, time_frequency
@@ -26,7 +27,7 @@ CUSTOM = "custom.py"
 SPECTRAL_NETWORKS = (time_frequency, band_split)  # SpeechBrain has none; a later one may use an earlier one
 OWN_IMPORTS = re.compile(r"^from unified_sess\S* import .*\n", re.MULTILINE)
 # What it replaces; first where SpeechBrain and `from_pretrained` start to read: a folder that has those is whole.
-FILES = (HYPERPARAMS, CONFIG, CUSTOM, *(f"{name}.ckpt" for name in MODULE_NAMES))
+FILES = (HYPERPARAMS, CONFIG, CUSTOM, ONNX, *(f"{name}.ckpt" for name in MODULE_NAMES))
 HEADER = """\
 # Made by unified-sess export. SpeechBrain executes this file; config.json and model.safetensors hold the same model
 # as plain data.
@@ -52,19 +53,23 @@ pretrainer: !new:speechbrain.utils.parameter_transfer.Pretrainer
 """
 
 
-def export(results: str | Path, folder: str | Path, half: bool = False, plain: bool = False) -> Path:
-    """Write the best checkpoint of a results folder as a model folder.
+def export(
+    results: str | Path, folder: str | Path, half: bool = False, plain: bool = False, onnx: bool = False
+) -> Path:
+    """Write the best checkpoint of a results folder, or the model of another model folder, as a model folder.
 
     Arguments
     ---------
     results : str or Path
-        `output_folder` of a training.
+        `output_folder` of a training, or a model folder.
     folder : str or Path
         The model folder; made, or filled where it exists. What it holds of another model is replaced.
     half : bool
         Write 16-bit weights, half the size; they are 32-bit again when loaded.
     plain : bool
         Leave out what is for SpeechBrain and would be executed.
+    onnx : bool
+        Also write `model.onnx`, which runs without torch; see `onnx_export.to_onnx`.
 
     Returns
     -------
@@ -75,21 +80,27 @@ def export(results: str | Path, folder: str | Path, half: bool = False, plain: b
     Raises
     ------
     UserError
-        When the results folder lacks something or the model folder cannot be written.
+        When the results folder lacks something, the model folder cannot be written, or the network cannot be ONNX.
     """
     results, folder = Path(results), Path(folder)
     if folder.exists() and results.exists() and os.path.samefile(results, folder):
         raise UserError(f"{folder} is the results folder itself: give another folder for the model")
-    config, modules = load_trained_network(results)
-    evaluations = evaluations_of(results)
+    if is_exported(results):
+        (config, modules), evaluations = load_model(results), read_evaluations(results)
+    else:
+        (config, modules), evaluations = load_trained_network(results), evaluations_of(results)
     if half:
         _halve(modules)
+    as_onnx = to_onnx(config, modules) if onnx else None  # before the folder's old model goes
     writable_folder(folder)
     for name in FILES:
         (folder / name).unlink(missing_ok=True)
     if not plain:
         _write_for_speechbrain(folder, config, modules)
     write_model_card(folder, config, modules, evaluations)
+    if as_onnx is not None:
+        with atomic_path(folder / ONNX) as temporary:
+            Path(temporary).write_bytes(as_onnx)
     save_model(folder, config, modules)
     if not evaluations:
         logger.warning(f"{results} has no {MEASURES}: the model card carries no numbers")

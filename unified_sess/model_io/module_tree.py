@@ -127,7 +127,9 @@ def _check_value(value, name, where, depth):
     elif isinstance(value, bool) or value is None:
         pass
     elif isinstance(value, (int, float)):
-        smallest, largest = NUMBERS.get(name, (0, 0))
+        if name not in NUMBERS:
+            raise UserError(f"{where} is a number that model files may not set")
+        smallest, largest = NUMBERS[name]
         if not smallest <= value <= largest:  # nor is NaN
             raise UserError(f"{where} is {str(value)[:LONGEST_TEXT]}, which no network needs")
     elif not isinstance(value, str) or len(value) > LONGEST_TEXT:
@@ -187,7 +189,7 @@ def trees_of_experiment(text: str, where: object) -> tuple[dict[str, dict], dict
     return trees, {k: v for k, v in content.items() if isinstance(v, (str, int, float, bool, type(None)))}
 
 
-def as_of_today(value):
+def as_of_today(value: object) -> object:
     """A checked tree with classes by the names they have now, without what serves training alone."""
     if not isinstance(value, dict):
         return value
@@ -198,7 +200,7 @@ def as_of_today(value):
 class TreeDumper(yaml.SafeDumper):
     """Writes trees wrapped in `NewNode` as `!new:` nodes."""
 
-    def ignore_aliases(self, data):
+    def ignore_aliases(self, data: object) -> bool:
         """Write everything out, also what occurs twice."""
         return True
 
@@ -207,7 +209,7 @@ class NewNode(dict):
     """A tree that is to be written as a `!new:` node."""
 
 
-def as_yaml(value):
+def as_yaml(value: object) -> object:
     """Wrap all trees in a value for `TreeDumper`."""
     if isinstance(value, dict) and set(value) == {"class", "args"}:
         return NewNode({"class": value["class"], "args": as_yaml(value["args"])})

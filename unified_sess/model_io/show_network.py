@@ -2,6 +2,7 @@
 
 import contextlib
 import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -18,7 +19,7 @@ PLACEHOLDER = re.compile(r"^(\w+):\s*!PLACEHOLDER", re.MULTILINE)
 GATES = {"LSTM": 4, "GRU": 3, "RNN_TANH": 1, "RNN_RELU": 1}
 
 
-def show_network(path, overrides=None):
+def show_network(path: str | Path, overrides: dict | str | None = None) -> None:
     """Print modules, parameters, multiply-accumulates, receptive field and memory of a network or experiment file.
 
     Arguments
@@ -37,7 +38,7 @@ def show_network(path, overrides=None):
     print(describe(modules, sample_rate, Path(path).stem))
 
 
-def load_network(path, overrides=None):
+def load_network(path: str | Path, overrides: dict | str | None = None) -> tuple[dict[str, nn.Module], int]:
     """Modules by name and sample rate (Hz) of a network or experiment file; arguments and errors as `show_network`."""
     try:
         text = Path(path).read_text(encoding="utf-8")
@@ -66,7 +67,7 @@ def load_network(path, overrides=None):
     return {name: modules[name] for name in MODULE_NAMES}, sample_rate
 
 
-def describe(modules, sample_rate, title="network"):
+def describe(modules: Mapping[str, nn.Module], sample_rate: int, title: str = "network") -> str:
     """Text with a row for each module and what the network needs for a signal of 4 s.
 
     Arguments
@@ -97,12 +98,12 @@ def describe(modules, sample_rate, title="network"):
     return "\n".join(lines)
 
 
-def count_parameters(modules):
+def count_parameters(modules: Iterable[nn.Module]) -> int:
     """Number of parameters of several modules, shared ones once."""
     return sum({id(p): p.numel() for module in modules for p in module.parameters()}.values())
 
 
-def multiply_accumulates(modules, sample_rate):
+def multiply_accumulates(modules: Mapping[str, nn.Module], sample_rate: int) -> dict[str, float]:
     """Multiply-accumulates of each module for a second of audio, measured on 4 s.
 
     PyTorch's counter sees neither fused attention nor recurrence on a CPU: attention is counted unfused, recurrence
@@ -150,7 +151,7 @@ def _recurrence_counter(counts, name):
     return hook
 
 
-def receptive_field(modules, sample_rate):
+def receptive_field(modules: Mapping[str, nn.Module], sample_rate: int) -> str:
     """How much signal an output sample sees through the convolutions, in words."""
     parts = [part for name in ("enhancer", "masknet") for part in modules[name].modules()]
     if any(isinstance(part, (nn.RNNBase, nn.MultiheadAttention)) for part in parts):
@@ -165,7 +166,7 @@ def receptive_field(modules, sample_rate):
     return f"{words}; norms see the whole signal" if global_norm else words
 
 
-def training_memory(modules, sample_rate):
+def training_memory(modules: Mapping[str, nn.Module], sample_rate: int) -> tuple[int, int]:
     """Memory of a training step on 4 s, batch 1: exact counts of what must be kept, without the allocator's reserve.
 
     Returns

@@ -12,7 +12,7 @@ from speechbrain.utils.distributed import if_main_process
 from speechbrain.utils.logger import get_logger
 
 from unified_sess.data.batches import EpochSampler, collate
-from unified_sess.network import UnifiedNetwork
+from unified_sess.network import ENHANCED_FROM, UnifiedNetwork
 from unified_sess.training.averaging import WeightAverage
 from unified_sess.training.checkpoints import fused_as_made, load_statistics, save_statistics
 from unified_sess.training.cuda_graphs import Replay
@@ -46,7 +46,7 @@ class UnifiedBrain(sb.Brain):
         self.world_size = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
         for name in self.hparams.freeze:
             self.modules[name].requires_grad_(False)
-        self.network = UnifiedNetwork(self.modules)
+        self.network = self._make_network()
         self.modulation = self.hparams.modulation
         self.joint_step = JointStep(
             self.network,
@@ -83,7 +83,10 @@ class UnifiedBrain(sb.Brain):
 
     def _compile(self):
         super()._compile()
-        self.network = UnifiedNetwork(self.modules)  # compiled modules are others
+        self.network = self._make_network()  # compiled modules are others
+
+    def _make_network(self):
+        return UnifiedNetwork(self.modules, getattr(self.hparams, "enhanced_from", ENHANCED_FROM[0]))
 
     # Data
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from unified_sess.gradient_modulation import GradientModulation
-from unified_sess.network import MODULE_NAMES
+from unified_sess.network import ENHANCED_FROM, MODULE_NAMES
 from unified_sess.utils.errors import UserError
 from unified_sess.utils.yaml_files import read_yaml
 
@@ -304,6 +304,8 @@ SETTINGS = {
     "final_lr": Number(least=0, most=1),
     "dont_halve_until_epoch": Whole(least=0, most=COUNT),
     "max_grad_norm": Number(least=-1, most=1e9),
+    "silence_threshold": Number(least=-120, most=-1e-9, unit="dB", optional=True, absent=None),
+    "enhanced_from": Choice(words=ENHANCED_FROM, absent=ENHANCED_FROM[0]),
     "ema_decay": Number(least=0, most=0.999999, optional=True, absent=None, fixed=True),
     "cuda_graphs": Flag(absent=False),
     "tensorboard": Flag(),
