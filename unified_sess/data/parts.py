@@ -1,5 +1,6 @@
 """The training, validation and test sets that an experiment's settings ask for."""
 
+import logging
 from pathlib import Path
 
 from unified_sess.data.corpora import find_corpus, prepare_manifests
@@ -7,7 +8,11 @@ from unified_sess.data.dataset import MixtureDataset
 from unified_sess.data.dynamic_mixing import DynamicMixingDataset
 from unified_sess.data.manifest import read_manifest
 from unified_sess.data.own_folders.held_out import in_part, write_held_out
+from unified_sess.data.own_folders.overlap import check_overlap
+from unified_sess.data.pools import as_list
 from unified_sess.utils.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 DEMO_FOLDER = Path("data")
 
@@ -46,7 +51,7 @@ def build_datasets(settings, data_folder):
     settings : dict
         Scalar settings of the experiment: save_folder, sample_rate, num_spks, mode, train_split, seed, speed_perturb,
         training_signal_len and, for mixing on the fly, speech_folder, noise_folder, speakers, speech_shares,
-        noise_shares, cache_folder, mixtures_per_epoch, scenes.
+        noise_shares, cache_folder, mixtures_per_epoch, scenes, allow_overlap.
     data_folder : str
         LibriMix or WHAM! folder.
 
@@ -76,8 +81,30 @@ def build_datasets(settings, data_folder):
         datasets[part] = MixtureDataset(manifest, settings["sample_rate"], settings["seed"], factors)
     if dynamic:
         # With a corpus of their own for validation and test, all speakers of the folder train.
-        datasets["train"] = _dynamic(settings, "train" if settings.get("data_folder") is None else None)
+        held_out = settings.get("data_folder") is None
+        if not held_out:
+            _refuse_overlap(settings, datasets)
+        datasets["train"] = _dynamic(settings, "train" if held_out else None)
     return datasets
+
+
+def _refuse_overlap(settings, datasets):
+    """Refuse to train on people, recordings or noises of the validation and test parts, unless that is asked for."""
+    found, note = check_overlap(
+        as_list(settings["speech_folder"]),
+        as_list(settings.get("noise_folder")),
+        {part: dataset.manifest for part, dataset in datasets.items()},
+        Path(settings["save_folder"]) / "overlap.json",
+    )
+    if found and not settings.get("allow_overlap"):
+        raise UserError(
+            f"what trains is also tested: {'; '.join(found)}. Leave them out of the folder, give another --data_folder, or "
+            "train all the same with --allow_overlap True"
+        )
+    if found:
+        logger.warning("what trains is also tested, as asked for: %s", "; ".join(found))
+    if note:
+        logger.warning("%s", note)
 
 
 def _dynamic(settings, part):
