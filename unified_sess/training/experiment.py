@@ -123,7 +123,10 @@ class Experiment:
         for name, value in (content | overrides).items():
             if name in SETTINGS and not isinstance(value, UnknownTag):
                 value = SETTINGS[name].checked(name, value)
-            if name in overrides or (name in SETTINGS and repr(value) != repr(content[name])):
+            # Texts of the file too: HyperPyYAML would write "yes" without its quotes and read True.
+            if name in overrides or (
+                name in SETTINGS and (isinstance(value, str) or repr(value) != repr(content[name]))
+            ):
                 checked[name] = value
         return checked
 
