@@ -268,7 +268,7 @@ SETTINGS = {
     "demo_corpus": Flag(),
     "speech_folder": Texts(optional=True, fixed=True),
     "noise_folder": Texts(optional=True, fixed=True),
-    "speakers": Text(optional=True, fixed=True),
+    "speakers": Texts(optional=True, fixed=True),
     "speech_shares": Numbers(each=Number(least=0, most=1), optional=True, absent=None),
     "noise_shares": Numbers(each=Number(least=0, most=1), optional=True, absent=None),
     "cache_folder": Text(optional=True, absent=None),
