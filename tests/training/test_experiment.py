@@ -216,6 +216,7 @@ def test_texts_arrive_as_typed(tmp_path, name, text):
         ("training_signal_len", "null", None),
         ("demo_corpus", "no", False),
         ("mode", "max", "max"),
+        ("speakers", "[null, 'people #2.csv']", [None, "people #2.csv"]),
     ],
 )
 def test_settings_have_their_own_types(default, name, text, value):

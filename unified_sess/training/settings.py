@@ -77,7 +77,7 @@ class Text(Setting):
 
 @dataclass(frozen=True)
 class Texts(Text):
-    """A path, or a list of them in brackets, unless there is a file of that name."""
+    """A path, or a list of them and of nulls in brackets, unless there is a file of that name."""
 
     wanted = "a text or a list of texts"
 
@@ -90,7 +90,7 @@ class Texts(Text):
             return super()._checked(name, value)
         if not value:
             self._refuse(name, value)
-        return [super(Texts, self)._checked(name, item) for item in value]
+        return [None if item is None else super(Texts, self)._checked(name, item) for item in value]
 
 
 @dataclass(frozen=True)
