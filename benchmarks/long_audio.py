@@ -141,7 +141,7 @@ def child(kind, folder, threads):
         (folder / "out").mkdir(exist_ok=True)
         start = time.perf_counter()
         separate_recording(
-            model, Job(folder / "mixture.wav", Path(), "mixture"), folder / "out", (), Options(overwrite=True)
+            model, Job(folder / "mixture.wav", Path(), "mixture"), folder / "out", Options(overwrite=True)
         )
     else:
         model = load_stock(folder)

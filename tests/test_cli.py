@@ -198,7 +198,7 @@ import sys
 from unified_sess.inference.files.separate_files import separate_files
 from unified_sess.inference.separating import Separator
 Separator.load(None, "cpu")
-print([name for name in ("speechbrain", "scipy", "torchaudio", "sympy", "torch._dynamo", "pandas", "matplotlib", "av")
+print([name for name in ("speechbrain", "scipy", "torchaudio", "sympy", "torch._dynamo", "huggingface_hub.errors", "pandas", "av")
        if name in sys.modules])
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -131,7 +131,7 @@ def test_hub_conventions(exported, tmp_path, monkeypatch):
         return hub / repo_id
 
     monkeypatch.setattr("huggingface_hub.hub_mixin.HfApi", Api)
-    monkeypatch.setattr("unified_sess.model_io.model_files.snapshot_download", download)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
     UnifiedSeparation.from_pretrained(folder).push_to_hub("user/model")
     assert {path.name for path in (hub / "user/model").iterdir()} == {"config.json", "model.safetensors", "README.md"}
     assert "value: 10.0" in (hub / "user/model/README.md").read_text()

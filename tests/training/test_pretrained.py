@@ -103,7 +103,7 @@ def test_a_hub_id_is_read_as_a_folder_is(folder, unified, monkeypatch, tmp_path)
         assert not [name for name in allow_patterns if name.endswith(".py")]
         return folder
 
-    monkeypatch.setattr("unified_sess.model_io.model_files.snapshot_download", download)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
     load_pretrained(modules, "someone/some-model", 8000)
     mixture = torch.randn(1, 900)
     torch.testing.assert_close(separate(modules, mixture).sources, separate(source, mixture).sources)
@@ -162,7 +162,7 @@ def test_a_model_that_executes_nothing_is_taken(tmp_path, monkeypatch, from_the_
     source = str(folder)
     if from_the_hub:
         source = "someone/some-model"
-        monkeypatch.setattr("unified_sess.model_io.model_files.snapshot_download", lambda repo_id, **_: folder)
+        monkeypatch.setattr("huggingface_hub.snapshot_download", lambda repo_id, **_: folder)
     modules = {name: build(tree, name) for name, tree in trees("convtasnet").items()}
     load_pretrained(modules, source, 8000)
     mixture, expected = torch.randn(1, 900), UnifiedSeparation.from_pretrained(folder, device="cpu")

@@ -49,7 +49,7 @@ class SpeakerTracker:
         )
         self.frame = frame
         self.voices = [_Voice(COEFFICIENTS) for _ in range(speakers)]
-        self.before = None  # the tracks of the window before, [speakers, time]
+        self.before: np.ndarray | None = None  # the tracks of the window before, [speakers, time]
         self.loudest = 0.0  # mean square of the loudest frame so far
 
     def follow(self, window: np.ndarray, overlap: int) -> list[int]:

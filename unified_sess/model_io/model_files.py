@@ -7,8 +7,6 @@ from typing import NamedTuple
 
 import safetensors.torch
 import torch
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HFValidationError
 from torch import nn
 
 from unified_sess.model_io.module_tree import as_of_today, check_size
@@ -66,6 +64,9 @@ def find_model(source: str | Path | None, allow_patterns: Sequence[str] = FILES,
         return Path(source)
     if Path(source).exists():
         raise UserError(f"{source} is a file: give the folder of the model")
+    from huggingface_hub import snapshot_download  # slow to import, and local folders do without
+    from huggingface_hub.errors import HFValidationError
+
     try:
         return Path(snapshot_download(str(source), allow_patterns=list(allow_patterns), **download_options))
     except HFValidationError:

@@ -61,7 +61,7 @@ def find_recordings(paths: Sequence[str | os.PathLike], output_dir: str | os.Pat
     """
     found: dict[str, Job] = {}
     problems, notes = [], []
-    for path in map(os.fspath, paths):
+    for path in [str(os.fspath(path)) for path in paths]:
         left_out: Counter[str] = Counter()
         try:
             jobs = list(_expand(path, output_dir, left_out))

@@ -57,10 +57,10 @@ class Results:
             Naming the first file that stands in the way: another's result, or no result at all. It is replaced only on
             request.
         """
-        speaker_places = [f"s{k + 1}" for k in range(speakers)]
-        places = [*speaker_places, *SOUND_EXTRAS]
-        marks = {kind: read_mark(self.path(kind)) for kind in places if self.path(kind).exists()}
-        marks |= {kind: mark for kind, mark in self._speakers().items() if mark is not None}
+        there = [kind for kind in [*self._speakers(speakers), *SOUND_EXTRAS] if self.path(kind).exists()]
+        marks = {kind: read_mark(self.path(kind)) for kind in there}
+        # A sound of somebody else beyond the people that there can be stands in nobody's way.
+        marks = {k: mark for k, mark in marks.items() if mark is not None or not _is_beyond(k, speakers)}
         own = {kind: mark for kind, mark in marks.items() if mark is not None and mark.digest == digest}
         kinds = {kind for mark in own.values() for kind in mark.kinds}
         unwanted = set(SOUND_EXTRAS) - set(extras)
@@ -70,17 +70,16 @@ class Results:
             stale[RTTM] = None
         if stale and not overwrite:
             self._refuse(*next(iter(stale.items())))
-        there = {kind for kind in kinds if self.path(kind).exists()}
         needed = {kind for kind in kinds if SPEAKER.fullmatch(kind)} | set(extras)
-        whole = bool(own) and not overwrite and needed <= there
+        whole = bool(own) and not overwrite and all(kind in kinds and self.path(kind).exists() for kind in needed)
         return Found(whole, kinds, [self.path(kind) for kind, mark in stale.items() if mark is not None])
 
-    def _speakers(self):
-        """Marks of all files that are named like a speaker of this recording, by kind."""
-        start, end = len(self.name) + 1, len(self.extension) + 1
-        names = os.listdir(self.folder) if self.folder.is_dir() else []
-        kinds = [n[start:-end] for n in names if n.startswith(f"{self.name}_s") and n.endswith(f".{self.extension}")]
-        return {kind: read_mark(self.path(kind)) for kind in sorted(kinds) if SPEAKER.fullmatch(kind)}
+    def _speakers(self, speakers):
+        """Kinds of the people that there can be, and of those that another model found beyond them."""
+        count = speakers
+        while self.path(f"s{count + 1}").exists():
+            count += 1
+        return [f"s{k + 1}" for k in range(count)]
 
     def _refuse(self, kind, mark):
         path, way_out = self.path(kind), "give --overwrite to replace it, or another --output-dir"
@@ -89,6 +88,10 @@ class Results:
         if not mark.digest:
             raise UserError(f"{path} is of an older version, which did not note its model and options: {way_out}")
         raise UserError(f"{path} is of another recording, another model or other options: {way_out}")
+
+
+def _is_beyond(kind, speakers):
+    return SPEAKER.fullmatch(kind) is not None and int(kind[1:]) > speakers
 
 
 class Found:

@@ -25,7 +25,7 @@ class Spool:
 
     def write(self, block: np.ndarray) -> None:
         """Append `[time, channels]`."""
-        self.file.write(np.ascontiguousarray(block, np.float32))
+        self.file.write(np.ascontiguousarray(block, np.float32).data)
         self.frames += len(block)
 
     def blocks(self, sample_rate: int) -> Iterator[np.ndarray]:

@@ -78,7 +78,9 @@ def write_results(
                 squares += np.square(block, dtype=np.float64).sum(axis=0)
                 frames += len(block)
         if RTTM in kinds:
-            files.open(results.path(RTTM)).write(rttm(tracks.powers[:, chosen], results.name).encode())
+            files.open(results.path(RTTM)).write(
+                rttm(tracks.powers[:, chosen], results.name).encode(errors="surrogateescape")
+            )
         files.keep()
     levels = {kind: _decibels(square / max(1, frames)) for kind, square in zip(sounds, squares)}
     return Written(levels, float(-20 * np.log10(gain)))
