@@ -71,12 +71,12 @@ def test_a_damaged_table_is_named(tmp_path, text):
 
 def test_groups_part_the_utterances_at_five_decibels():
     groups = by_input_snr(results())
-    assert [(g.name, g.count) for g in groups] == [
+    assert [(g.name, g.utterances) for g in groups] == [
         ("-5 to 0 dB", 1), ("0 to 5 dB", 1), ("5 to 10 dB", 1), ("15 dB and more", 1)
     ]  # fmt: skip
     assert groups[1].metrics["si_snri"]["mean"] == 10
     genders = by_label(results(), "genders")
-    assert [(g.name, g.count, g.metrics["si_snri"]["mean"]) for g in genders] == [("FF", 1, 10), ("FM", 2, 11)]
+    assert [(g.name, g.utterances, g.metrics["si_snri"]["mean"]) for g in genders] == [("FF", 1, 10), ("FM", 2, 11)]
 
 
 @pytest.mark.parametrize(

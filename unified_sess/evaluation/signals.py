@@ -1,6 +1,7 @@
 """The signals of one utterance, checked and put in order for the metrics."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -153,7 +154,7 @@ def silent(signal: torch.Tensor, level: float) -> bool:
     return bool((signal - signal.mean()).square().mean() <= SILENCE * max(level, _power(signal)))
 
 
-def attempt(function: Callable, *arguments):
+def attempt(function: Callable, *arguments: Any) -> Any:
     """The value of a function, or the `Undefined` it raised."""
     try:
         return function(*arguments)
@@ -161,7 +162,7 @@ def attempt(function: Callable, *arguments):
         return undefined
 
 
-def difference(after, before):
+def difference(after: Any, before: Any) -> Any:
     """After - before, or the `Undefined` that one of them is."""
     return next((x for x in (after, before) if isinstance(x, Undefined)), None) or after - before
 

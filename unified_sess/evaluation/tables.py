@@ -15,7 +15,7 @@ class Group(NamedTuple):
     """Some of the utterances: what they share, how many they are, and `metric -> {mean, interval_95, ...}`."""
 
     name: str
-    count: int
+    utterances: int
     metrics: dict
 
 
