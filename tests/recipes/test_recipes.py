@@ -25,6 +25,10 @@ COMMANDS = [
 ]
 
 
+NAMES = [re.sub(r"\S*recipes/(\w+)/unified.yaml|train.py|--\w*(folder|until_epoch)\s\S+", r"\1", c) for c in COMMANDS]
+NAMES = [re.sub(r"\W+", "-", f"{k} {name}").strip("-") for k, name in enumerate(NAMES)]
+
+
 def names(paths):
     return [str(path.relative_to(ROOT)) for path in paths]
 
@@ -55,7 +59,7 @@ def folders(tmp_path_factory):
     }
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", COMMANDS, ids=NAMES)
 def test_a_command_of_the_tables_trains_two_steps_and_tests(command, folders, tmp_path, monkeypatch, capsys):
     monkeypatch.syspath_prepend(str(ROOT))
     from train import main
@@ -78,7 +82,7 @@ def test_every_recipe_has_a_table_of_commands():
     assert {parse(command)[0] for command in COMMANDS} | {"recipes/Recordings/unified.yaml"} == set(names(RECIPES))
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", COMMANDS, ids=NAMES)
 def test_a_command_of_the_tables_is_what_its_options_say(command):
     path, _, overrides = parse(command)
     experiment = Experiment(ROOT / path, overrides)
