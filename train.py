@@ -9,6 +9,10 @@ import os
 import sys
 from pathlib import Path
 
+# Threads that wait sleep instead of spinning, which on a busy machine keeps a core from the thread they wait for
+# (benchmarks/busy_machine.py). Read when torch is imported; whoever sets it has decided otherwise.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 import speechbrain as sb
 import torch
 from speechbrain.utils.distributed import ddp_barrier, ddp_init_group, if_main_process

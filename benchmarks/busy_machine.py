@@ -79,6 +79,7 @@ def main():
                 environment = clean | {"OMP_NUM_THREADS": str(arguments.threads)} | variables
                 done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
                 times[way, busy].append(float(done.stdout.splitlines()[-1]))
+                print(f"{way}, {'busy' if busy else 'quiet'}: {times[way, busy][-1]:.2f} s", flush=True)
                 for other in others:
                     other.kill()
     print(f"{'way':<28}{'quiet (s)':>12}{'busy (s)':>12}   all runs")

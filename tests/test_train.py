@@ -14,6 +14,7 @@ import torch
 import yaml
 
 from tests.corpus import make_corpus
+from unified_sess.training.loss_totals import Validation
 
 OPTIONS = ["--batch_size", "2", "--number_of_epochs", "2", "--audio_examples", "1", "--training_signal_len", "0.5"]
 
@@ -159,6 +160,29 @@ def test_a_run_leaves_results_and_a_second_one_does_not_train_again(train, tmp_p
     (output / "test_results.csv").unlink()
     train("--test_only")
     assert (output / "test_results.csv").read_text() == (tmp_path / "first.csv").read_text()
+
+    # Regression: another network in a finished run's folder was a traceback that had overwritten its settings.
+    settings = (output / "hyperparams.yaml").read_bytes()
+    refused = train("--freeze", "[decoder]", expect=1)
+    assert "holds a run with other settings (freeze is ['decoder']" in refused.stderr.splitlines()[-1]
+    assert "Traceback" not in refused.stderr and (output / "hyperparams.yaml").read_bytes() == settings
+
+
+def test_a_run_without_a_finite_epoch_is_one_line_and_keeps_its_last_checkpoint(
+    train_here, corpus, monkeypatch, tmp_path
+):
+    """Regression: `loss_ss 0.0`, then a KeyError."""
+    add = Validation.add
+
+    def failing(self, batch, losses):
+        add(self, batch, losses._replace(separation=losses.separation * float("nan")))
+
+    monkeypatch.setattr(Validation, "add", failing)
+    line = train_here(data=corpus, options=["--number_of_epochs", "1"])
+    assert re.search("no epoch of .* has finite losses", line)
+    (marker,) = (tmp_path / "out" / "save").glob("CKPT*/CKPT.yaml")
+    assert "si_snri" not in marker.read_text()
+    assert not (tmp_path / "out" / "test_results.csv").exists()
 
 
 INTRA = ["--ckpt_interval_steps", "1", "--grad_accumulation_factor", "2"]

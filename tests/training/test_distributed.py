@@ -11,10 +11,12 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
+from tests.networks import random_batch
 from unified_sess.gradient_modulation import GradientModulation
 from unified_sess.training import distributed
 from unified_sess.training.distributed import average_gradients, broadcast_parameters, lost_process_is_one_line
 from unified_sess.training.joint_step import JointStep
+from unified_sess.training.loss_totals import Validation
 from unified_sess.training.utterance_losses import UtteranceLosses
 from unified_sess.utils.errors import UserError
 
@@ -164,6 +166,33 @@ def test_a_killed_rank_ends_the_others_with_one_line(tmp_path):
     lines = torch.load(tmp_path / "result0")
     assert len(lines) == 2
     assert all(line.startswith("another training process ended") and "\n" not in line for line in lines)
+
+
+def _validates(rank, world):
+    batch = random_batch([400] * 5)
+    separation = torch.tensor([-1.0, -2.0, -3.0, -4.0, -5.0])
+    results = []
+    for bad in (None, 4):
+        validation = Validation()
+        for row in range(rank, 5, world):  # the last rank has fewer
+            one = batch._replace(
+                ids=[batch.ids[row]],
+                **{n: getattr(batch, n)[row : row + 1] for n in ("mixture", "clean", "sources", "lengths")},
+            )
+            loss = separation[row : row + 1] * (float("nan") if row == bad else 1)
+            validation.add(one, UtteranceLosses(loss, None, one.sources, ()))
+        results.append(validation.end())
+    return results
+
+
+def test_validation_is_sharded_and_decided_once(tmp_path):
+    """Regression: every rank validated everything and decided on its own."""
+    mp.spawn(_worker, (2, str(tmp_path), _validates), nprocs=2)
+    first, second = (torch.load(tmp_path / f"result{rank}") for rank in range(2))
+    (whole, *_), (failed, _, names) = _validates(0, 1)
+    assert str(first) == str(second)
+    assert first[0][0] == pytest.approx(whole) and whole["loss_ss"] == -3.0
+    assert first[1][2] == names == ["u4"] and str(first[1][0]) == str(failed)
 
 
 def test_other_failures_keep_their_own_words():
