@@ -179,6 +179,14 @@ def test_depth_of_the_results(tmp_path, options):
     assert info.subtype == options.get("subtype", "PCM_24")
 
 
+def test_a_name_that_leaves_no_room_for_the_results_is_one_line(tmp_path, capsys):
+    record(tmp_path / ("x" * 250 + ".wav"))
+    with pytest.raises(UserError):
+        separate_files(GainModel(0.6, 0.4), [tmp_path / ("x" * 250 + ".wav")], tmp_path / "out")
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "error:" in line]
+    assert line.endswith("rename it") and not list((tmp_path / "out").iterdir())
+
+
 def test_summaries_are_joined_by_source(tmp_path):
     first = {"source": "a", "status": "separated", "duration": 3600.0, "people": 2, "levels": {"s1": -20.0}}
     second = {"source": "b", "status": "failed", "error": "b is bad"}

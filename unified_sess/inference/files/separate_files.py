@@ -1,6 +1,7 @@
 """Separate files into files: the work of `unified-sess separate`."""
 
 import contextlib
+import errno
 import os
 import signal
 import sys
@@ -247,6 +248,8 @@ def _separate_one(model, job, output_dir, digest, inputs, options, stop):
     except OSError as error:
         error.filename = error.filename or output_dir  # what has no name is the temporary file there
         line = f"{job.source}: {os_error_line(error) or error}"
+        if error.errno == errno.ENAMETOOLONG:
+            line = f"{job.source}: the names of its results are longer than the disk allows, rename it"
     except (RuntimeError, ValueError, MemoryError) as error:  # the device's memory, mostly
         line = f"{job.source}: {str(error).splitlines()[0] if str(error) else 'out of memory'}"
     line = line.replace(str(job.source), job.shown())
