@@ -1,6 +1,8 @@
 #!/usr/bin/env python3
 """Data measured beside its peers in interleaved rounds: the public LibriMix generator, SpeechBrain's dynamic mixing.
 
+Scenes have no peer: seconds of them a second of one core (--tables scenes --corpora ../shared/corpora).
+
 Run: python benchmarks/data.py --corpora ../shared/corpora --librimix LibriMix --speechbrain speechbrain
 (checkouts of github.com/JorisCos/LibriMix and github.com/speechbrain/speechbrain; --tables chooses, --cold takes the
 files that are read out of the operating system's cache first)
@@ -148,6 +150,33 @@ def speechbrain_mixer(args, folder):
     return module.dynamic_mix_data_prep_librimix(settings).dataset
 
 
+def scenes(args, folder):
+    """Seconds of scenes a second of one core at 16 kHz, with rooms, turns and devices, after a warm round."""
+    from unified_sess.data.dynamic_mixing import DynamicMixingDataset
+
+    options = {"active": [0.02, 0.18, 0.5, 0.3], "level_difference": 15, "noise_snr": [-5, 25], "room_count": 100}
+    kinds = {
+        "plain mixtures": {},
+        "turns": {"turns": 1, "backchannels": 0.3},
+        "rooms": {"rooms": 1},
+        "devices": {"devices": 1, "clipping": 0.1},
+        "rooms, turns, devices": {"rooms": 1, "turns": 1, "backchannels": 0.3, "devices": 1, "clipping": 0.1},
+        "the same and a codec": {"rooms": 1, "turns": 1, "backchannels": 0.3, "devices": 1, "codec": 1},
+    }
+    places = (args.corpora / "LibriSpeech" / "train-clean-100", args.corpora / "wham_noise" / "tr", folder / "index")
+    for name, kind in kinds.items():
+        dataset = DynamicMixingDataset(*places, sample_rate=16000, num_spks=3, scenes=options | kind if kind else None)
+        for seconds in (4, 10):
+            rates = []
+            for epoch in range(args.rounds + 1):
+                start = time.process_time()
+                for index in range(args.scenes):
+                    dataset[epoch, index, seconds * 16000]
+                rates.append(args.scenes * seconds / (time.process_time() - start))
+            said = f"scenes of {seconds} s, 16 kHz, {name}: {statistics.median(rates[1:]):.0f} s a second of one core"
+            print(f"{said}, {min(rates[1:]):.0f} to {max(rates[1:]):.0f} in {args.rounds} rounds", flush=True)
+
+
 def manifest(args, folder):
     """Time and peak memory to open a synthetic manifest of 1,000,000 utterances."""
     from unified_sess.data.manifest import read_manifest, write_manifest
@@ -173,12 +202,13 @@ def report(name, rates):
 
 
 def main():
-    tables = {"manifest": manifest, "dynamic": dynamic_mixing, "generation": generation}
+    tables = {"manifest": manifest, "dynamic": dynamic_mixing, "generation": generation, "scenes": scenes}
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--corpora", type=Path, required=True)
     parser.add_argument("--librimix", type=Path)
     parser.add_argument("--speechbrain", type=Path)
     parser.add_argument("--rows", type=int, default=400)
+    parser.add_argument("--scenes", type=int, default=60, help="scenes of a round")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument(
         "--cold", action="store_true", help="read from the disk, as from a corpus larger than the memory"

@@ -62,7 +62,7 @@ def draw(scenes: list[Scene], sample_rate: int, path: Path) -> None:
         above.set_title(f"{number}: {len(people)} people, {title(scene)}", fontsize=10)
         if people:
             above.legend(fontsize=7, loc="upper right")
-        spectrum, *_, image = below.specgram(scene.mixture + 1e-9, 512, sample_rate, noverlap=256)
+        spectrum, *_, image = below.specgram(scene.mixture + 1e-9, NFFT=512, Fs=sample_rate, noverlap=256)
         loudest = 10 * np.log10(spectrum.max())
         image.set_clim(loudest - RANGE, loudest)
     figure.tight_layout()

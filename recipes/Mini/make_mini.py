@@ -58,9 +58,9 @@ def pick_utterances(librispeech, folder):
 def make_scenes(args, speech):
     """Write the sets of scenes, `Rooms` and `Conversations`."""
 
-    def part(name, count):
+    def part(name, *counts):
         split, noise, seed = PARTS[name]
-        return Part(speech / split, args.wham_noise / noise, seed, count)
+        return Part(speech / split, args.wham_noise / noise, seed, counts)
 
     rates = [1000 * int(freq[:-1]) for freq in args.scene_freq]
     common = (rates, args.output / "cache", args.workers)
@@ -70,7 +70,7 @@ def make_scenes(args, speech):
         make_rooms(args.output / "Rooms", parts, *common)
     if "conversations" in args.scenes:
         counts = {"dev": args.dev_conversations, "test": args.conversations}
-        parts = {name: part(name, tuple(count)) for name, count in counts.items() if any(count)}
+        parts = {name: part(name, *count) for name, count in counts.items() if any(count)}
         make_conversations(args.output / "Conversations", parts, *common, seconds=args.conversation_seconds)
 
 

@@ -37,10 +37,11 @@ class AudioReader:
     """
 
     def __init__(self, recordings: Sequence[Recording], cache: Path | None = None, workers: int = 1):
-        self.cache, self.places = cache, {}
+        self.cache = cache
+        self.places: dict[tuple[str, str], tuple[int, str]] = {}
         if cache is not None:
             self.places = _fill(recordings, cache, workers)
-            self._map()
+            self._map(cache)
 
     def __getstate__(self) -> dict:  # a spawned worker maps the file itself
         return {"cache": self.cache, "places": self.places}
@@ -48,10 +49,10 @@ class AudioReader:
     def __setstate__(self, state: dict) -> None:
         self.__dict__ = state
         if self.cache is not None:
-            self._map()
+            self._map(self.cache)
 
-    def _map(self) -> None:
-        self._bytes = np.memmap(self.cache, mode="r")
+    def _map(self, cache: Path) -> None:
+        self._bytes = np.memmap(cache, mode="r")
 
     def __call__(self, recording: Recording, start: int, stop: int) -> np.ndarray:
         if self.cache is None:

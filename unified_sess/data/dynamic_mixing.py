@@ -92,7 +92,8 @@ class DynamicMixingDataset(torch.utils.data.Dataset):
         self.sample_rate, self.num_spks, self.seed = sample_rate, num_spks, seed
         self.length = training_signal_len or DEFAULT_SECONDS * sample_rate
         self.speed_factors = [float(factor) for factor in speed_factors or (1.0,)]
-        self.speech_loudness, self.noise_loudness = tuple(speech_loudness), tuple(noise_loudness)
+        self.speech_loudness = speech_loudness[0], speech_loudness[1]
+        self.noise_loudness = noise_loudness[0], noise_loudness[1]
         if not self.length >= 1 or not all(factor > 0 for factor in self.speed_factors):
             raise UserError("training_signal_len and speed_perturb must be greater than 0")
         options = read_options(scenes)
@@ -141,7 +142,15 @@ class DynamicMixingDataset(torch.utils.data.Dataset):
         }
 
     def scene(self, key: tuple[int, int, int | None], running: bool = True) -> Scene:
-        """All parts of the scene of an item."""
+        """All parts of the scene of an item.
+
+        Raises
+        ------
+        UserError
+            Where all options of scenes are off.
+        """
+        if self.scenes is None:
+            raise UserError("all options of scenes are off: give one of rooms, turns, devices, ...")
         epoch, index, length = key
         random = np.random.default_rng([self.seed, epoch, index])
         return self.scenes.make(random, length or self.length, images=True, running=running)

@@ -17,15 +17,16 @@ from unified_sess.utils.errors import UserError
 from unified_sess.utils.parallel import available_cores
 
 MIN_ACTIVE = 0.25  # seconds of voice that every crop holds at least
-Folders = str | os.PathLike | Sequence[str | os.PathLike]
+Folder = str | os.PathLike
+Folders = Folder | Sequence[Folder | None]
 Keep = Callable[[list[str], str], "set[str]"]
 
 
-def as_list(folders: Folders | None) -> list[str | os.PathLike]:
+def as_list(folders: Folders | None) -> list:
     """One folder or several as a list."""
     if folders is None:
         return []
-    return list(folders) if isinstance(folders, (list, tuple)) else [folders]
+    return [folders] if isinstance(folders, (str, os.PathLike)) else list(folders)
 
 
 class Measures:
@@ -191,12 +192,13 @@ class NoisePool:
         places = as_list(folders)
         everything = [measures.recordings(place, None, True) for place in places]
         usable = [(place, r) for place, recordings in enumerate(everything) for r in recordings]
-        self._read = measures.reader(places, [r for _, r in usable]) if usable else None
+        if usable:
+            self._read = measures.reader(places, [r for _, r in usable])
         if keep is not None and usable:
             kept = keep([recording.path for _, recording in usable], "noise")
             usable = [(place, recording) for place, recording in usable if recording.path in kept]
         self.recordings = [recording for _, recording in usable]
-        self._chances = None
+        self._chances: np.ndarray | None = None
         if shares is not None:
             home = np.array([place for place, _ in usable])
             weights = _weights(shares, places, home, np.ones(len(home)))[home]
@@ -235,7 +237,11 @@ def _of_folder(
 
 def _tables(places: list[str | os.PathLike], speakers: Folders | None) -> list[dict[str, str] | None]:
     """The table of speakers of each folder."""
-    given = as_list(speakers) if isinstance(speakers, (list, tuple)) else [speakers] * len(places)
+    if speakers is None:
+        return [None] * len(places)
+    given = as_list(speakers)
+    if isinstance(speakers, (str, os.PathLike)):
+        given *= len(places)
     if len(given) != len(places):
         raise UserError(
             f"speakers names {len(given)} tables for {len(places)} speech folders: give one, or one for each"

@@ -18,8 +18,8 @@ def parts(folders, monkeypatch):
     monkeypatch.setattr(scene_sets, "ROOM_COUNT", 3)
     monkeypatch.setattr(scene_sets, "ROOM_SECONDS", (1.0, 1.5))
 
-    def parts(count):
-        return {"dev": Part(speech, noise, 1, count), "test": Part(speech, noise, 2, count)}
+    def parts(*counts):
+        return {"dev": Part(speech, noise, 1, counts), "test": Part(speech, noise, 2, counts)}
 
     return parts
 
@@ -48,7 +48,7 @@ def test_rooms_are_a_corpus_in_librimix_layout(parts, folders, tmp_path):
 
 
 def test_the_parts_of_a_conversation_add_up(parts, folders, tmp_path):
-    test = {"test": parts((2, 2))["test"]}
+    test = {"test": parts(2, 2)["test"]}
     root = make_conversations(tmp_path / "Conversations", test, [8000], folders[2], workers=1, seconds=12)
     folder = root / "wav8k" / "test"
     rows = read_table(folder / "conversations.csv")

@@ -42,6 +42,8 @@ class Device(NamedTuple):
 
     def gains(self, frequencies: np.ndarray) -> np.ndarray:
         """Gain at each frequency in Hz, float32; the phase is left alone, so that nothing moves in time."""
+        if self.band is None:
+            return np.ones(len(frequencies), np.float32)
         octaves = np.log2(np.maximum(frequencies, 20.0) / 1000.0)
         level = self.tilt * octaves
         for frequency, width, bump in self.bumps:

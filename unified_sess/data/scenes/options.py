@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import math
+from typing import Any
 
 from unified_sess.utils.errors import UserError
 
@@ -117,7 +118,7 @@ RANGES = {
 }
 
 
-def read_options(options: dict[str, object] | None) -> SceneOptions | None:
+def read_options(options: dict[str, Any] | None) -> SceneOptions | None:
     """Options of an experiment file, None where all scenes would be plain mixtures.
 
     Raises

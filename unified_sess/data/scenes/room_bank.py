@@ -20,7 +20,7 @@ from unified_sess.utils.errors import UserError, writable_folder
 from unified_sess.utils.files import atomic_path
 from unified_sess.utils.parallel import parallel_map
 
-VERSION = 1  # of the simulation: a bank of another version is made again
+VERSION = 2  # of the simulation: a bank of another version is made again
 SHARD = 25  # rooms that are written at a time: what a killed run loses
 MEASURED_BEFORE = 0.001  # s before the largest sample of a measured response where its direct path begins
 MEASURED_DIRECT = 0.0025  # s behind it where the direct path ends

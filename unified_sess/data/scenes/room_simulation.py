@@ -20,6 +20,7 @@ DIMENSIONS = ((3.0, 9.0), (2.5, 7.0), (2.3, 3.5))  # m: length, width, height of
 HEIGHTS = (1.0, 1.8)  # m: of mouths and microphones
 WALL = 0.4  # m that people and microphone keep from the walls
 NEAREST = 0.4  # m between mouth and microphone
+FARTHEST = 4.0  # m: further away hardly anything of the direct path is left
 NEAR = 1.5  # m: half of the mouths are nearer than this, as at a table or a computer
 LOWEST = 40.0  # Hz that a room returns
 JITTER = 0.08  # m that an image source is moved at most
@@ -83,7 +84,7 @@ def simulate_room(
         for _ in range(people * PLACE_TRIALS):
             mouth = _mouth(random, size, microphone)
             distance = float(np.linalg.norm(mouth - microphone))
-            if distance < NEAREST:
+            if not NEAREST <= distance <= FARTHEST:
                 continue
             samples = _simulate(random, size, mouth, microphone, design, treble, sample_rate)
             measured.append(measure_rt60(samples, sample_rate))

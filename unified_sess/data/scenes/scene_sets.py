@@ -41,13 +41,13 @@ class Part(NamedTuple):
 
     speech, noise : folders.
     room_seed : no other part may have these rooms.
-    count : mixtures; of conversations, numbers of those with 2 and with 3 people, half of them in rooms.
+    counts : mixtures; of conversations, those with 2 and those with 3 people, half of them in rooms.
     """
 
     speech: Path
     noise: Path
     room_seed: int
-    count: int | tuple[int, int]
+    counts: tuple[int, ...]
 
 
 class _Item(NamedTuple):
@@ -86,7 +86,7 @@ def make_rooms(folder: Path, parts: dict[str, Part], rates: Sequence[int], cache
         return {"": _dataset(part, ROOMS, 2, cache, workers)}
 
     def items(part: Part) -> list[_Item]:
-        lengths = np.random.default_rng(part.room_seed).uniform(*ROOM_SECONDS, part.count)
+        lengths = np.random.default_rng(part.room_seed).uniform(*ROOM_SECONDS, part.counts[0])
         return [_Item(number, "{people}_{number}", "", float(seconds)) for number, seconds in enumerate(lengths)]
 
     columns = ["id", "rt60", "distance_1", "distance_2"]
@@ -108,7 +108,7 @@ def make_conversations(
             f"{place}-{people}": _dataset(
                 part, CONVERSATIONS | {"rooms": float(place == "room")}, people, cache, workers
             )
-            for people, count in zip((2, 3), part.count, strict=True)
+            for people, count in zip((2, 3), part.counts, strict=True)
             for place in ("dry", "room")
             if count
         }
@@ -116,7 +116,7 @@ def make_conversations(
     def items(part: Part) -> list[_Item]:
         kinds = [
             f"{place}-{people}"
-            for people, count in zip((2, 3), part.count, strict=True)
+            for people, count in zip((2, 3), part.counts, strict=True)
             for place, share in (("dry", count - count // 2), ("room", count // 2))
             for _ in range(share)
         ]
@@ -200,7 +200,7 @@ def _write(datasets: dict[str, DynamicMixingDataset], places: dict[int, Path], i
     signals = {f"s{k + 1}": scene.sources[:, k] for k in range(len(people))} | {"mix_both": scene.mixture}
     if item.dataset:
         signals["noise"] = scene.noise
-        if scene.responses is not None:
+        if scene.responses is not None and scene.images is not None:
             signals |= {f"reverberant/s{k + 1}": scene.images[:, k] for k in range(len(people))}
     else:
         signals["mix_clean"] = scene.sources.sum(1)
