@@ -119,3 +119,12 @@ def test_held_out_speech_keeps_its_speed(settings):
     for path in folder.rglob("s1/*.wav"):
         signal, _ = soundfile.read(path)
         assert not signal[12000:].any()  # recordings are 12000 samples: at half the speed they would be longer
+
+
+def test_silent_people_need_a_loss_that_knows_silence(settings, tmp_path):
+    corpus = make_corpus(tmp_path / "corpus", splits=(("dev", 2), ("test", 1)))
+    settings |= {"data_folder": corpus, "scenes": {"active": [0, 0.5, 0.5]}}
+    with pytest.raises(UserError, match="give --separation_loss snr"):
+        build_datasets(settings, corpus)
+    train = build_datasets(settings | {"separation_loss": "snr"}, corpus)["train"]
+    assert {int(train[0, k, None]["sources"].any(0).sum()) for k in range(20)} == {1, 2}

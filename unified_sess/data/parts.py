@@ -115,6 +115,13 @@ def _dynamic(settings, part):
     training = part in ("train", None)
     seconds = settings.get("training_signal_len") if training else None
     needed = {"speaker": settings["num_spks"], "noise": 1}
+    scenes = settings.get("scenes") if training else None
+    active = (scenes or {}).get("active")
+    silent = isinstance(active, list) and any(active[: settings["num_spks"]])
+    if silent and settings.get("separation_loss", "si_snr") == "si_snr":
+        raise UserError(
+            "scenes: active has people who never speak, of whom the loss si_snr says nothing: give --separation_loss snr"
+        )
     return DynamicMixingDataset(
         settings["speech_folder"],
         settings.get("noise_folder"),
@@ -128,6 +135,6 @@ def _dynamic(settings, part):
         speakers=settings.get("speakers"),
         speech_shares=settings.get("speech_shares"),
         noise_shares=settings.get("noise_shares"),
-        scenes=settings.get("scenes") if training else None,
+        scenes=scenes,
         keep=None if part is None else lambda names, kind: in_part(names, part, needed[kind], kind),
     )
