@@ -7,7 +7,11 @@ Several processes: torchrun --nproc_per_node=N train.py hparams/unified.yaml ...
 
 import os
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
+
+from unified_sess.data.manifest import Manifest
 
 # Threads that wait sleep instead of spinning, which on a busy machine keeps a core from the thread they wait for
 # (benchmarks/busy_machine.py). Read when torch is imported; whoever sets it has decided otherwise.
@@ -29,7 +33,7 @@ from unified_sess.utils.allocator import keep_freed_memory
 from unified_sess.utils.errors import UserError, one_line_errors, writable_folder
 
 
-def main(arguments):
+def main(arguments: Sequence[str]) -> None:
     """Run an experiment, from the command line's arguments to the printed summary."""
     path, run_options, overrides = parse_command_line(arguments)
     start_processes(run_options)
@@ -61,7 +65,7 @@ def main(arguments):
         torch.distributed.destroy_process_group()
 
 
-def start_processes(run_options):
+def start_processes(run_options: dict) -> None:
     """Choose the device and, under torchrun, join the other processes."""
     if "device" not in run_options and not torch.cuda.is_available():
         run_options["device"] = "cpu"
@@ -73,7 +77,7 @@ def start_processes(run_options):
         ddp_init_group(run_options)
 
 
-def main_first(function, *arguments):
+def main_first(function: Callable[..., Any], *arguments: Any) -> Any:
     """Call on the main process, then on the others, which find its work done."""
     if if_main_process():
         result = function(*arguments)
@@ -81,7 +85,7 @@ def main_first(function, *arguments):
     return result if if_main_process() else function(*arguments)
 
 
-def start_records(experiment, output_folder, run_options):
+def start_records(experiment: Experiment, output_folder: Path, run_options: dict) -> None:
     """Save the resolved experiment, unless nothing is trained, and start the log file beside the results."""
     if if_main_process():
         hyperparams = output_folder / HYPERPARAMS
@@ -91,7 +95,7 @@ def start_records(experiment, output_folder, run_options):
         sb.utils.logger.setup_logging(sb.core.DEFAULT_LOG_CONFIG, overrides)
 
 
-def test(brain, manifest, hparams, output_folder):
+def test(brain: UnifiedBrain, manifest: Manifest, hparams: dict, output_folder: Path) -> None:
     """Measure the best checkpoint on the test part, write sound examples and print the summary."""
     brain.on_evaluate_start(max_key="si_snri")
     results = evaluate_network(

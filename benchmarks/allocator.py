@@ -13,10 +13,12 @@ import resource
 import statistics
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from hyperpyyaml import load_hyperpyyaml
+from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.train_step import NETWORKS, random_batch
@@ -27,7 +29,7 @@ from unified_sess.training.utterance_losses import utterance_losses
 from unified_sess.utils.allocator import keep_freed_memory
 
 
-def main():
+def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--network", default="tfdprnn-small", help=f"a file of {NETWORKS.name}/ without .yaml")
@@ -63,7 +65,7 @@ def main():
         print(f"| {kind} | {user:.2f} | {system:.2f} | {ratio:.2f} | {peak:.2f} |")
 
 
-def measure(arguments):
+def measure(arguments: argparse.Namespace) -> list[float]:
     """User and system time of a batch (s), and the peak of resident memory (GB)."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -81,7 +83,7 @@ def measure(arguments):
     return [*times, end.ru_maxrss * 1024 / 1e9]
 
 
-def training(arguments, modules):
+def training(arguments: argparse.Namespace, modules: dict[str, nn.Module]) -> Callable[[], object]:
     """A function that takes a training step with gradient modulation."""
     joint = JointStep(modules, GradientModulation("gm"))
     optimizer = torch.optim.Adam(joint.parameters, 1e-5, fused=True)
@@ -97,7 +99,7 @@ def training(arguments, modules):
     return step
 
 
-def separation(arguments, modules):
+def separation(arguments: argparse.Namespace, modules: dict[str, nn.Module]) -> Callable[[], object]:
     """A function that separates."""
     mixture = random_batch(arguments.batch, round(arguments.seconds * 8000)).mixture
     return torch.no_grad()(lambda: separate(modules, mixture))

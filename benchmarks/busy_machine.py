@@ -24,13 +24,13 @@ WAYS = {
 }
 
 
-def spin():
+def spin() -> None:
     """Another busy process."""
     while True:
         pass
 
 
-def measure(steps):
+def measure(steps: int) -> None:
     """Print the median seconds of a step of convtasnet-small on 4 x 2 s at 8 kHz."""
     from functools import partial
     from pathlib import Path
@@ -55,7 +55,7 @@ def measure(steps):
     print(statistics.median(times[1:]))
 
 
-def main():
+def main() -> None:
     """Measure all ways and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3, help="pairs of a quiet and a busy run")

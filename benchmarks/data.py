@@ -18,7 +18,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -28,7 +30,7 @@ import soxr
 MAKE = Path(__file__).resolve().parents[1] / "data_prep" / "make_librimix.py"
 
 
-def write_metadata(corpora, folder, rows):
+def write_metadata(corpora: Path, folder: Path, rows: int) -> None:
     """Random rows over copies of the corpus: each reads files of its own, as in LibriSpeech, where none comes twice."""
     random = np.random.default_rng(0)
     speech = sorted((corpora / "LibriSpeech" / "train-clean-100").rglob("*.flac"))
@@ -47,13 +49,13 @@ def write_metadata(corpora, folder, rows):
     pd.DataFrame(table).to_csv(folder / "metadata" / "libri2mix_train-clean-100.csv", index=False)
 
 
-def copy(source, target, name):
+def copy(source: Path, target: Path, name: str) -> str:
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(source, target)
     return name
 
 
-def evict(folders):
+def evict(folders: Iterable[Path]) -> None:
     """Take all audio under the folders out of the operating system's cache; what waits to be written would stay."""
     for path in (p for folder in folders for pattern in ("*.wav", "*.flac") for p in folder.rglob(pattern)):
         file = os.open(path, os.O_RDONLY)
@@ -61,7 +63,7 @@ def evict(folders):
         os.close(file)
 
 
-def generation(args, folder):
+def generation(args: argparse.Namespace, folder: Path) -> None:
     """Mixtures a second of the whole command, all three types; the same rows, each generator with its own processes."""
     write_metadata(args.corpora, folder, args.rows)
     os.sync()
@@ -86,7 +88,7 @@ def generation(args, folder):
         report(f"generation, {args.rows} mixtures, {' '.join(freqs + modes)}{', cold' * args.cold}", rates)
 
 
-def dynamic_mixing(args, folder):
+def dynamic_mixing(args: argparse.Namespace, folder: Path) -> None:
     """Two-speaker 4-second noisy mixtures a second in one process of one thread, as a worker is, after a warm round."""
     import torch
 
@@ -114,7 +116,7 @@ def dynamic_mixing(args, folder):
         report(f"dynamic mixing, 4 s, 8 kHz, ours from {name}{', cold' * args.cold}", pairs[1:])
 
 
-def items_a_second(dataset, keys, cold):
+def items_a_second(dataset: Any, keys: Sequence, cold: Iterable[Path]) -> float:
     """With folders in `cold` every item finds them out of the cache; taking them out is not timed."""
     seconds = 0.0
     for key in keys:
@@ -125,7 +127,7 @@ def items_a_second(dataset, keys, cold):
     return len(keys) / seconds
 
 
-def speechbrain_mixer(args, folder):
+def speechbrain_mixer(args: argparse.Namespace, folder: Path) -> Any:
     """The peer's dataset over 8 kHz copies of the corpus, which it needs."""
     jobs = [
         (p, folder / "speech" / p.relative_to(args.corpora / "LibriSpeech" / "train-clean-100").with_suffix(".wav"))
@@ -150,7 +152,7 @@ def speechbrain_mixer(args, folder):
     return module.dynamic_mix_data_prep_librimix(settings).dataset
 
 
-def scenes(args, folder):
+def scenes(args: argparse.Namespace, folder: Path) -> None:
     """Seconds of scenes a second of one core at 16 kHz, with rooms, turns and devices, after a warm round."""
     from unified_sess.data.dynamic_mixing import DynamicMixingDataset
 
@@ -177,7 +179,7 @@ def scenes(args, folder):
             print(f"{said}, {min(rates[1:]):.0f} to {max(rates[1:]):.0f} in {args.rounds} rounds", flush=True)
 
 
-def manifest(args, folder):
+def manifest(args: argparse.Namespace, folder: Path) -> None:
     """Time and peak memory to open a synthetic manifest of 1,000,000 utterances."""
     from unified_sess.data.manifest import read_manifest, write_manifest
 
@@ -195,13 +197,13 @@ def manifest(args, folder):
     print(f"manifest of {len(opened):,} utterances: {seconds:.1f} s, peak {peak:.2f} GiB")
 
 
-def report(name, rates):
+def report(name: str, rates: Sequence[Sequence[float]]) -> None:
     ratio = statistics.median(ours / peer for peer, ours in rates)
     peer, ours = (statistics.median(column) for column in zip(*rates))
     print(f"{name}: peer {peer:.1f}/s, ours {ours:.1f}/s, median ratio {ratio:.2f} of {len(rates)} pairs", flush=True)
 
 
-def main():
+def main() -> None:
     tables = {"manifest": manifest, "dynamic": dynamic_mixing, "generation": generation, "scenes": scenes}
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--corpora", type=Path, required=True)

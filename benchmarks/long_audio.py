@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -25,7 +26,7 @@ RATE = 8000
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
-def main():
+def main() -> None:
     """Print both tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--network", default="convtasnet-small", help="a file of hparams/networks")
@@ -51,7 +52,7 @@ def main():
         compare_short(folder, options.pairs)
 
 
-def compare_lengths(folder, options):
+def compare_lengths(folder: Path, options: argparse.Namespace) -> None:
     """Peak memory and seconds by length."""
     print(
         "| minutes | ours: peak MB | s | real-time factor | stock: peak MB | s |\n|---|---|---|---|---|---|", flush=True
@@ -67,7 +68,7 @@ def compare_lengths(folder, options):
         print(f"| {minutes:g} | {ours['megabytes']:.0f} | {ours['seconds']:.1f} | {factor:.4f} | {cells} |", flush=True)
 
 
-def make_models(folder, network):
+def make_models(folder: Path, network: str) -> None:
     """An exported folder with random weights, and the same with SpeechBrain's own classes."""
     from hyperpyyaml import load_hyperpyyaml
     from speechbrain.utils.epoch_loop import EpochCounter
@@ -88,7 +89,7 @@ def make_models(folder, network):
     path.write_text(path.read_text().replace("unified_sess.nnet.", "speechbrain.lobes.models."))
 
 
-def make_recording(path, minutes):
+def make_recording(path: Path, minutes: float) -> None:
     """Speech-like noise, written in pieces."""
     generator = np.random.default_rng(0)
     with soundfile.SoundFile(path, "w", RATE, 1, subtype="PCM_16") as file:
@@ -97,7 +98,7 @@ def make_recording(path, minutes):
             file.write(0.1 * loudness * generator.standard_normal(10 * RATE))
 
 
-def measure(kind, folder, options):
+def measure(kind: str, folder: Path, options: argparse.Namespace) -> dict:
     """Run a measurement in a process of its own; `{"beyond": limit}` when it takes too much memory or time."""
     command = [sys.executable, __file__, "--child", kind, str(folder), str(options.threads)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
@@ -122,14 +123,14 @@ def measure(kind, folder, options):
     return json.loads(text.splitlines()[-1])
 
 
-def memory(pid):
+def memory(pid: int) -> tuple[float, float]:
     """Resident memory of a process and what the machine has left, in GiB (Linux)."""
     taken = int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * resource.getpagesize() / 2**30
     lines = Path("/proc/meminfo").read_text().splitlines()
     return taken, next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable")) / 2**20
 
 
-def child(kind, folder, threads):
+def child(kind: str, folder: str | Path, threads: int) -> None:
     """Separate the recording once and print seconds and peak memory as JSON."""
     torch.set_num_threads(threads)
     folder = Path(folder)
@@ -152,21 +153,21 @@ def child(kind, folder, threads):
     print(json.dumps({"seconds": seconds, "megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}))
 
 
-def load_ours(folder):
+def load_ours(folder: Path) -> Any:
     """UnifiedSeparation."""
     from unified_sess.inference import UnifiedSeparation
 
     return UnifiedSeparation.from_pretrained(folder / "ours", device="cpu")
 
 
-def load_stock(folder):
+def load_stock(folder: Path) -> Any:
     """SepformerSeparation with SpeechBrain's own classes."""
     from speechbrain.inference.separation import SepformerSeparation
 
     return SepformerSeparation.from_hparams(source=str(folder / "stock"), run_opts={"device": "cpu"})
 
 
-def compare_short(folder, pairs):
+def compare_short(folder: Path, pairs: int) -> None:
     """Median seconds for 8 s of audio and the median ratio over interleaved pairs."""
     models = {"ours": load_ours(folder), "stock": load_stock(folder)}
     mixture = 0.1 * torch.randn(1, 8 * RATE)

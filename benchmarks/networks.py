@@ -25,7 +25,8 @@ import multiprocessing
 import re
 import statistics
 import time
-from contextlib import nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import torch
@@ -39,7 +40,7 @@ from unified_sess.utils.errors import UserError
 FOLDER = Path(__file__).resolve().parent.parent / "hparams" / "networks"
 
 
-def build(name, stock, device, overrides):
+def build(name: str, stock: bool, device: str, overrides: dict) -> torch.nn.ModuleDict:
     """The network of a file, or the same with SpeechBrain's classes in the place of ours."""
     text = (FOLDER / f"{name}.yaml").read_text(encoding="utf-8")
     if stock:
@@ -52,31 +53,33 @@ def build(name, stock, device, overrides):
 class Runner:
     """One network and its optimizer."""
 
-    def __init__(self, network, arguments, sample_rate, recorded=False):
+    def __init__(
+        self, network: torch.nn.ModuleDict, arguments: argparse.Namespace, sample_rate: int, recorded: bool = False
+    ) -> None:
         self.network, self.arguments, self.sample_rate, self.recorded = network, arguments, sample_rate, recorded
         self.parameters = list(network.parameters())
         self.optimizer = torch.optim.Adam(self.parameters, lr=1e-5, fused=True)
         self.start()
 
-    def start(self):
+    def start(self) -> None:
         """Nothing is recorded yet."""
         self.gradients = Replay(self.gradients_of) if self.recorded else self.gradients_of
 
-    def time(self, seconds):
+    def time(self, seconds: float) -> tuple[float, float] | None:
         """Seconds on the clock and of processor time that a signal takes, or None out of memory."""
         start = time.perf_counter(), time.process_time()
         if not self.run(seconds):
             return None
         return time.perf_counter() - start[0], time.process_time() - start[1]
 
-    def memory(self, seconds):
+    def memory(self, seconds: float) -> int | None:
         """Peak bytes that a signal takes, or None out of memory."""
         self.start()  # what a recording holds would count as held before
         before = start_peak(self.arguments.device)
         runs = CALLS_BEFORE + 1 if self.recorded else 1
         return peak(self.arguments.device) - before if all(self.run(seconds) for _ in range(runs)) else None
 
-    def run(self, seconds):
+    def run(self, seconds: float) -> bool:
         """True, or False out of memory."""
         generator = torch.Generator().manual_seed(0)
         signal = torch.randn(self.arguments.batch, round(seconds * self.sample_rate), generator=generator)
@@ -90,21 +93,21 @@ class Runner:
             self.optimizer.zero_grad()
         return True
 
-    def precision(self):
+    def precision(self) -> AbstractContextManager:
         kind = "cuda" if self.arguments.device.startswith("cuda") else "cpu"
         return torch.autocast(kind, torch.bfloat16) if self.arguments.precision == "bf16" else nullcontext()
 
-    def train(self, signal):
+    def train(self, signal: torch.Tensor) -> None:
         for parameter, gradient in zip(self.parameters, self.gradients(signal), strict=True):
             parameter.grad = gradient
         self.optimizer.step()
 
-    def gradients_of(self, signal):
+    def gradients_of(self, signal: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         with self.precision():
             output = separate(self.network, signal)
         return torch.autograd.grad((output.sources.float() ** 2).mean(), self.parameters, allow_unused=True)
 
-    def separate(self, signal):
+    def separate(self, signal: torch.Tensor) -> None:
         with torch.no_grad(), self.precision():
             separate(self.network, signal)
 
@@ -114,15 +117,15 @@ class Apart:
 
     recorded = False
 
-    def __init__(self, stock, arguments, sample_rate):
+    def __init__(self, stock: bool, arguments: argparse.Namespace, sample_rate: int) -> None:
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
         context.Process(target=serve, args=(stock, arguments, sample_rate, theirs), daemon=True).start()
 
-    def time(self, seconds):
+    def time(self, seconds: float) -> tuple[float, float] | None:
         return self._ask("time", seconds)
 
-    def memory(self, seconds):
+    def memory(self, seconds: float) -> int | None:
         return self._ask("memory", seconds)
 
     def _ask(self, *question):
@@ -130,7 +133,7 @@ class Apart:
         return self.connection.recv()
 
 
-def serve(stock, arguments, sample_rate, connection):
+def serve(stock: bool, arguments: argparse.Namespace, sample_rate: int, connection: Connection) -> None:
     """Answers calls of a `Runner`'s methods until nobody asks any more."""
     if not stock:
         keep_freed_memory()
@@ -142,17 +145,17 @@ def serve(stock, arguments, sample_rate, connection):
             connection.send(getattr(runner, method)(seconds))
 
 
-def runner_of(stock, arguments, sample_rate, recorded=False):
+def runner_of(stock: bool, arguments: argparse.Namespace, sample_rate: int, recorded: bool = False) -> Runner:
     overrides = {"activation_checkpointing": True} if arguments.checkpointing and not stock else {}
     return Runner(build(arguments.network, stock, arguments.device, overrides), arguments, sample_rate, recorded)
 
 
-def synchronize(device):
+def synchronize(device: str) -> None:
     if device.startswith("cuda"):
         torch.cuda.synchronize()
 
 
-def start_peak(device):
+def start_peak(device: str) -> int:
     """Begin to watch memory; returns the bytes held now."""
     gc.collect()
     if device.startswith("cuda"):
@@ -165,7 +168,7 @@ def start_peak(device):
     return _resident("VmRSS")
 
 
-def peak(device):
+def peak(device: str) -> int:
     """Most bytes held since `start_peak`."""
     return torch.cuda.max_memory_allocated() if device.startswith("cuda") else _resident("VmHWM")
 
@@ -175,7 +178,7 @@ def _resident(field):
     return 1024 * int(re.search(rf"^{field}:\s+(\d+) kB", status, re.MULTILINE)[1])
 
 
-def compare(stock, ours, seconds, pairs):
+def compare(stock: Runner | Apart, ours: Runner | Apart, seconds: float, pairs: int) -> str:
     """One row: length, both times, ratios of clock and processor time, both memories and their ratio."""
     runners, times = (stock, ours), []
     warm = 3 if isinstance(ours, Apart) else CALLS_BEFORE + 1 if ours.recorded else 1
@@ -195,7 +198,7 @@ def compare(stock, ours, seconds, pairs):
     return " ".join(cells)
 
 
-def longest(runner):
+def longest(runner: Runner) -> float:
     """Longest signal in seconds, to a tenth, that fits into memory."""
     low, high = 0, 1
     while runner.run(high):
@@ -206,7 +209,7 @@ def longest(runner):
     return low
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     names = sorted(file.stem for file in FOLDER.glob("*.yaml"))
     parser.add_argument("network", choices=names, help="a file of hparams/networks, without .yaml")

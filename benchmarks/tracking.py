@@ -8,7 +8,9 @@ sources with a share of each other and noise, and what a model makes of their su
 """
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +19,7 @@ from tests.inference.conversation import conversation, leaky, recorded_pairs, wi
 from unified_sess.inference import UnifiedSeparation
 
 
-def main():
+def main() -> None:
     """Print a row for each kind of sources."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--corpora", type=Path, required=True, help="folder with LibriSpeech in it")
@@ -44,7 +46,7 @@ def main():
         )
 
 
-def separator(model):
+def separator(model: Any) -> Callable[[np.ndarray], np.ndarray]:
     """What a model makes of the sum of sources `[time, 2]`."""
     return lambda window: model.separate_batch(torch.from_numpy(window.sum(1)[None]))[0].cpu().numpy()
 

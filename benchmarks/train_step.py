@@ -15,6 +15,7 @@ import itertools
 import statistics
 import sys
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -31,7 +32,7 @@ from unified_sess.training.utterance_losses import utterance_losses
 NETWORKS = Path(__file__).resolve().parent.parent / "hparams" / "networks"
 
 
-def main():
+def main() -> None:
     """Measure and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--network", default="sepformer", help=f"a file of {NETWORKS.name}/ without .yaml")
@@ -69,7 +70,7 @@ def main():
     print_table(title, flops, times, memory)
 
 
-def make_steps(arguments, batch):
+def make_steps(arguments: argparse.Namespace, batch: Batch) -> dict[str, Callable[[], object]]:
     """Name of a row to a function that makes one training step; all train the same network."""
     network = load_hyperpyyaml((NETWORKS / f"{arguments.network}.yaml").read_text(encoding="utf-8"))
     modules = {name: network[name] for name in ("encoder", "enhancer", "masknet", "decoder")}
@@ -147,7 +148,7 @@ def _textbook(brain, batch):
     return step
 
 
-def random_batch(size, frames):
+def random_batch(size: int, frames: int) -> Batch:
     """Noise-like sources and noise."""
     sources = 0.1 * torch.randn(size, frames, 2)
     clean = sources.sum(-1)
@@ -155,7 +156,7 @@ def random_batch(size, frames):
     return Batch([str(i) for i in range(size)], mixture, clean, sources, torch.full((size,), frames))
 
 
-def count_flops(step):
+def count_flops(step: Callable[[], object]) -> float:
     """Floating-point operations of matrix products, convolutions, attention and LSTMs, forward and backward."""
     lstm = _LstmFlops()
     with lstm, sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
@@ -168,7 +169,7 @@ def count_flops(step):
 class _LstmFlops:
     """FLOPs of every LSTM by formula: twice the weights a frame forward, twice that for each pass backward."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.flops, self.handle = 0, None
 
     def __enter__(self):
@@ -192,7 +193,7 @@ class _LstmFlops:
         self.flops += flops
 
 
-def seconds_of(step, device):
+def seconds_of(step: Callable[[], object], device: str) -> float:
     """Wall time of a step."""
     gc.collect()
     _wait(device)
@@ -202,7 +203,7 @@ def seconds_of(step, device):
     return time.perf_counter() - start
 
 
-def peak_of(step, device):
+def peak_of(step: Callable[[], object], device: str) -> int:
     """Largest memory in bytes that tensors take during a step."""
     if device.startswith("cuda"):
         torch.cuda.reset_peak_memory_stats(device)
@@ -225,7 +226,9 @@ def _wait(device):
         torch.cuda.synchronize()
 
 
-def print_table(title, flops, times, memory):
+def print_table(
+    title: str, flops: Mapping[str, float], times: Mapping[str, list[float]], memory: Mapping[str, float]
+) -> None:
     """A Markdown table; a time's ratio is the median of the ratios of interleaved pairs."""
     print(f"\n{title}\n\n| rule | GFLOP | ratio | time, ms | ratio | peak, MB | ratio |\n|---|---|---|---|---|---|---|")
     for name, seconds in times.items():

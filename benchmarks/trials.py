@@ -16,6 +16,7 @@ import argparse
 import json
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +43,7 @@ LAMBDA = 0.1
 class Part:
     """Recordings of speakers or noises, decoded one after the other."""
 
-    def __init__(self, files):
+    def __init__(self, files: Sequence[Path]) -> None:
         self.signals = [np.load(file, mmap_mode="r") for file in files]
         self.by_name = {}
         for number, file in enumerate(files):
@@ -51,7 +52,7 @@ class Part:
                     self.by_name.setdefault(name, []).append((number, start, frames))
         self.names = sorted(self.by_name)
 
-    def crop(self, name, length, random):
+    def crop(self, name: str, length: int, random: np.random.Generator) -> np.ndarray:
         """A stretch `[length]`, float32, that is not silent; short recordings are repeated."""
         recordings = self.by_name[name]
         for _ in range(10):
@@ -63,7 +64,7 @@ class Part:
         return mixing.extend_noise(signal, length)
 
 
-def make_batch(speech, noise, count, seconds, random):
+def make_batch(speech: Part, noise: Part, count: int, seconds: float, random: np.random.Generator) -> Batch:
     """Noisy mixtures of two people at loudness drawn as power, `Batch`."""
     length = int(seconds * RATE)
     sources = np.zeros((count, length, 2), np.float32)
@@ -81,7 +82,7 @@ def _at_level(signal, level):
     return signal * np.float32(10 ** (level / 20) / (np.sqrt(np.mean(signal**2)) + 1e-8))
 
 
-def build(trial):
+def build(trial: dict) -> torch.nn.ModuleDict:
     """The modules of a trial's network."""
     text = (NETWORKS / f"{trial['network']}.yaml").read_text(encoding="utf-8")
     settings = load_hyperpyyaml(text, {"num_spks": 2, "sample_rate": RATE} | trial["options"])
@@ -89,14 +90,14 @@ def build(trial):
 
 
 @torch.no_grad()
-def improvement(modules, batches):
+def improvement(modules: torch.nn.ModuleDict, batches: Sequence[Batch]) -> float:
     """Mean SI-SNRi in dB."""
     values = [si_snr_improvement(separate(modules.eval(), b.mixture).sources, b.sources, b.mixture) for b in batches]
     modules.train()
     return float(torch.cat(values).mean())
 
 
-def speed(modules, seconds=8):
+def speed(modules: torch.nn.ModuleDict, seconds: int = 8) -> float:
     """Milliseconds of processor time that a second of audio takes, the best of three."""
     signal, best = torch.randn(1, seconds * RATE), float("inf")
     modules.eval()
@@ -112,7 +113,7 @@ def speed(modules, seconds=8):
 class Run:
     """The training of one trial, which goes on where it was killed."""
 
-    def __init__(self, trial, arguments):
+    def __init__(self, trial: dict, arguments: argparse.Namespace) -> None:
         self.trial, self.arguments = trial, arguments
         torch.manual_seed(arguments.seed)
         self.modules = build(trial)
@@ -126,7 +127,7 @@ class Run:
             for name in ("modules", "optimizer"):
                 getattr(self, name).load_state_dict(state[name])
 
-    def save(self):
+    def save(self) -> None:
         """Write the state to a file beside and put it in place at once."""
         state = {"step": self.step, "used": self.used, "curve": self.curve}
         state |= {name: getattr(self, name).state_dict() for name in ("modules", "optimizer")}
@@ -134,7 +135,7 @@ class Run:
         torch.save(state, new)
         os.replace(new, self.file)
 
-    def train(self, speech, noise):
+    def train(self, speech: Part, noise: Part) -> None:
         """Train until the processor time is used up."""
         total, choice = 60 * self.arguments.minutes, LossChoice(step_weight=self.trial["step_weight"])
         saved = self.used
@@ -164,7 +165,7 @@ class Run:
                 )
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("trials", type=Path)
     for name in ("--speech", "--noise", "--dev-speech", "--dev-noise"):

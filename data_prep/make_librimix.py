@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # one process a core: more threads would wait for each other
@@ -23,7 +24,7 @@ from unified_sess.utils.parallel import available_cores
 NOISE_SPLITS = {"train": "tr", "dev": "cv", "test": "tt"}
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--librispeech", required=True, help="LibriSpeech folder (train-clean-100, dev-clean, ...)")
     parser.add_argument("--wham-noise", required=True, help="wham_noise folder (tr, cv, tt)")
@@ -46,7 +47,7 @@ def main():
         run(parser.parse_args())
 
 
-def run(args):
+def run(args: argparse.Namespace) -> None:
     for option, value, least in (("--workers", args.workers, 1), ("--seed", args.seed or 0, 0)):
         if value < least:
             raise UserError(f"{option} {value}: give {least} or more")
@@ -73,7 +74,7 @@ def run(args):
             shutil.copyfile(speakers, temporary)
 
 
-def splits(args, output):
+def splits(args: argparse.Namespace, output: Path) -> Iterator[tuple[str, list[dict]]]:
     """Yield the output name and the rows of each split."""
     if args.metadata:
         if args.count or args.seed is not None:
@@ -106,7 +107,7 @@ def splits(args, output):
         yield output_name(file, args.n_src), read_metadata(file, args.n_src)
 
 
-def draw_once(args, name, count, file):
+def draw_once(args: argparse.Namespace, name: str, count: int | None, file: Path) -> None:
     """Draw a split unless it is there; one drawn in another way is an error, not silently kept."""
     note = file.parents[1] / f".drawn-{name}.json"
     if not file.exists():
@@ -124,7 +125,7 @@ def draw_once(args, name, count, file):
             raise UserError(f"{file} was drawn {was}, not {wanted}: {way_out}")
 
 
-def draw(args, name, count, seed, file):
+def draw(args: argparse.Namespace, name: str, count: int | None, seed: int, file: Path) -> None:
     """Draw the rows of a split and keep them as a metadata file."""
     kind = NOISE_SPLITS.get(name.split("-")[0])
     if kind is None:

@@ -20,7 +20,7 @@ TITLES = {
 }
 
 
-def main(results, picture):
+def main(results: str | Path, picture: str | Path) -> None:
     """Spectrograms of the first sound example: recording, enhanced mixture, both estimates."""
     first = sorted((Path(results) / "audio").glob("*_mixture.wav"))[0]
     figure, axes = plt.subplots(2, 2, figsize=(10, 4.6), sharex=True, sharey=True, layout="constrained")

@@ -1,6 +1,7 @@
 """The command `unified-sess`. Each command imports what it needs when it runs, so that --help is immediate."""
 
 import sys
+from collections.abc import Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
@@ -41,7 +42,7 @@ class Subtype(str, Enum):
     float = "FLOAT"
 
 
-def version(wanted: bool):
+def version(wanted: bool) -> None:
     """Print the version and end."""
     if wanted:
         from unified_sess import __version__
@@ -55,7 +56,7 @@ def options(
     _: Annotated[
         bool, typer.Option("--version", callback=version, is_eager=True, help="Print the version and end.")
     ] = False,
-):
+) -> None:
     """Clean noisy recordings and separate their speakers."""
 
 
@@ -116,7 +117,7 @@ def separate(
     fixed_order: Annotated[
         bool, typer.Option("--fixed-order", help="Keep the network's order of speakers instead of tracking voices.")
     ] = False,
-):
+) -> None:
     """Separate the speakers of recordings.
 
     Of any rate, channel count and length. Folders keep their tree; results are as long and as loud as the recording;
@@ -158,7 +159,7 @@ def separate(
 def join_summaries(
     files: Annotated[list[Path], typer.Argument(help="Files with the lines of separate --json.")],
     output: Annotated[Path | None, typer.Option(help="File of all their lines.")] = None,
-):
+) -> None:
     """Join the summaries of a job array.
 
     Prints how many recordings, hours and people there are, and what failed.
@@ -184,7 +185,7 @@ def export(
     onnx: Annotated[
         bool, typer.Option("--onnx", help="Also model.onnx, which runs without torch; for networks on a spectrogram.")
     ] = False,
-):
+) -> None:
     """Make a model folder of a training's best checkpoint.
 
     The folder loads with UnifiedSeparation and with SpeechBrain, and is ready for the hub.
@@ -212,7 +213,7 @@ def evaluate(
     limit: Annotated[int | None, typer.Option(help="Measure only so many mixtures.")] = None,
     jobs: Annotated[int | None, typer.Option(help="Worker processes for the measures.")] = None,
     device: Device = None,
-):
+) -> None:
     """Measure a model on the test part of a corpus.
 
     A set of conversations has measures of its own: whole tracks, voices on their tracks, who speaks when, how many.
@@ -242,7 +243,7 @@ def evaluate(
 def compare(
     folders: Annotated[list[Path], typer.Argument(help="Results folders, the baseline first.")],
     output: Annotated[Path | None, typer.Option(help="Folder of the comparison.")] = None,
-):
+) -> None:
     """Compare test results of models on the same mixtures.
 
     \b
@@ -254,7 +255,7 @@ def compare(
 
 
 @app.command()
-def check_data(folder: Annotated[Path, typer.Argument(help="Corpus or folder of audio.")]):
+def check_data(folder: Annotated[Path, typer.Argument(help="Corpus or folder of audio.")]) -> None:
     """Look for faults in a corpus.
 
     Unreadable, silent or misaligned files, speakers in two splits.
@@ -271,7 +272,7 @@ def check_data(folder: Annotated[Path, typer.Argument(help="Corpus or folder of 
 def show_network(
     context: typer.Context,
     path: Annotated[Path, typer.Argument(help="A file of hparams/networks or an experiment.")],
-):
+) -> None:
     """Print the size and cost of a network.
 
     Parameters, work, receptive field and memory of what a file builds; --NAME VALUE replaces one of its settings.
@@ -292,7 +293,7 @@ def show_network(
         raise UserError(f"a setting in {' '.join(context.args)} is not a number, word or list") from None
 
 
-def checked_device(name):
+def checked_device(name: str | None) -> str | None:
     """The device's name; `UserError` where there is none of that name."""
     import torch
 
@@ -324,7 +325,7 @@ def checked_shard(text: str | None) -> tuple[int, int] | None:
     return int(first), int(last)
 
 
-def main(arguments=None):
+def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command; errors that a user can cause are one line and an exit status of 1, wrong usage has 2."""
     arguments = sys.argv[1:] if arguments is None else arguments
     with one_line_errors("unified-sess"):

@@ -49,12 +49,12 @@ ROWS = {
 }
 
 
-def baseline_of(name):
+def baseline_of(name: str) -> str:
     """Name of the row that a row is compared with."""
     return BASELINE if ROWS[name].speakers == 2 else f"three speakers, {BASELINE}"
 
 
-def sum_of(name):
+def sum_of(name: str) -> str | None:
     """Name of the row that adds both losses and is the same otherwise; None for rows of one loss and for sums."""
     row = ROWS[name]
     weight = {key: value for key, value in row.overrides.items() if key == "enhancement_weight"}

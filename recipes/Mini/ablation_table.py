@@ -6,11 +6,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from ablation_rows import BASELINE, ROWS, baseline_of, sum_of
+from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from unified_sess.evaluation.evaluate import last_conflict_rate
 from unified_sess.evaluation.plots import read_train_log
-from unified_sess.evaluation.results import read_results
+from unified_sess.evaluation.results import Results, read_results
 from unified_sess.evaluation.statistics import FEWEST_SEEDS, interval_over_trainings
 from unified_sess.model_io.results_folder import load_trained_network
 from unified_sess.utils.errors import UserError
@@ -20,7 +21,7 @@ from unified_sess.utils.files import atomic_path
 METRICS = ("si_snri", "sdri", "se_si_snri")
 
 
-def write_ablation(folder):
+def write_ablation(folder: str | Path) -> str:
     """Write `ablation.csv`, `ablation.md`, `ablation.png` and `curves.png`; returns the table as Markdown.
 
     Raises
@@ -44,7 +45,7 @@ def write_ablation(folder):
     return text
 
 
-def finished_runs(folder):
+def finished_runs(folder: str | Path) -> dict[str, list[Path]]:
     """Folders of the finished runs of each row, `{name: [folder, ...]}`, in the order of `ROWS`."""
     found = {}
     for note in sorted(Path(folder).glob("*/*/run.json")):
@@ -53,7 +54,7 @@ def finished_runs(folder):
     return {name: found[name] for name in ROWS if name in found}
 
 
-def ablation_table(runs):
+def ablation_table(runs: dict[str, list[Path]]) -> pd.DataFrame:
     """A row a row of the ablation.
 
     Returns
@@ -90,20 +91,20 @@ def ablation_table(runs):
     return pd.DataFrame(rows)
 
 
-def count_parameters(folder):
+def count_parameters(folder: Path) -> int:
     """Parameters of the network of a run."""
     _, modules = load_trained_network(folder)
     return sum(p.numel() for module in modules.values() for p in module.parameters())
 
 
-def gradient_ratio(folder):
+def gradient_ratio(folder: Path) -> float | None:
     """||G_SE|| / ||G_SS|| of the shared parameters, means of the last epoch of a run; None where it was not measured."""
     log = read_train_log(folder / "train_log.txt")
     lengths = [log[f"train {name}_norm"][-1] if f"train {name}_norm" in log else np.nan for name in ("se", "ss")]
     return lengths[0] / lengths[1] if np.isfinite(lengths).all() and lengths[1] > 0 else None
 
 
-def paired_differences(results, baseline):
+def paired_differences(results: dict[int, Results], baseline: dict[int, Results]) -> np.ndarray | None:
     """SI-SNRi minus that of the baseline, `[seeds of both, mixtures]`; None where they share no seed."""
     shared = sorted(results.keys() & baseline.keys())
     if not shared:
@@ -114,7 +115,7 @@ def paired_differences(results, baseline):
     return np.array([a.values("si_snri") - b.values("si_snri") for a, b in pairs])
 
 
-def markdown(table):
+def markdown(table: pd.DataFrame) -> str:
     """The table for a README."""
     names = ["row", "seeds", "parameters", "SI-SNRi (dB)", "SDRi (dB)", "enhanced SI-SNRi (dB)", "conflict rate"]
     names += ["gradient-norm ratio SE to SS", "vs. baseline (dB)", "vs. sum (dB)"]
@@ -140,12 +141,12 @@ def _difference(difference, points, low, high):
     return f"{difference:+.2f}" + (f" ({points})" if " " in points else "")
 
 
-def has_enhancer(name):
+def has_enhancer(name: str) -> bool:
     """Whether a row's network enhances."""
     return BASELINE not in name
 
 
-def difference_figure(table):
+def difference_figure(table: pd.DataFrame) -> Figure:
     """Differences to the baseline and to the sum of both losses: a dot a seed, and where known the interval."""
     panels = (("", "separation-only"), ("sum_", "the same with the sum of both losses"))
     table = table[np.isfinite(table["difference"])].iloc[::-1]
@@ -165,7 +166,7 @@ def difference_figure(table):
     return figure
 
 
-def curve_figure(runs):
+def curve_figure(runs: dict[str, list[Path]]) -> Figure:
     """SI-SNRi of the validation part over the epochs: a line a row, the mean of its seeds."""
     figure, axes = figure_with_axes(13, 4.2, 2, sharey=True)
     for name, folders in runs.items():

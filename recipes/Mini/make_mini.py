@@ -4,6 +4,7 @@ import argparse
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from unified_sess.data.scenes.scene_sets import Part, make_conversations, make_rooms
@@ -23,14 +24,14 @@ PARTS = {
 }
 
 
-def read_split():
+def read_split() -> Iterator[list[str]]:
     """Yield the split and the utterance ID of every line of `split.txt`."""
     for line in (HERE / "split.txt").read_text(encoding="utf-8").splitlines():
         if line and not line.startswith("#"):
             yield line.split()
 
 
-def pick_utterances(librispeech, folder):
+def pick_utterances(librispeech: Path, folder: Path) -> Path:
     """Copy the listed utterances of train-clean-100 into the folders of their split."""
     pairs = list(read_split())
     sources = []
@@ -55,7 +56,7 @@ def pick_utterances(librispeech, folder):
     return folder
 
 
-def make_scenes(args, speech):
+def make_scenes(args: argparse.Namespace, speech: Path) -> None:
     """Write the sets of scenes, `Rooms` and `Conversations`."""
 
     def part(name, *counts):
@@ -74,7 +75,7 @@ def make_scenes(args, speech):
         make_conversations(args.output / "Conversations", parts, *common, seconds=args.conversation_seconds)
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     default = HERE.parents[2] / "shared" / "corpora"
     parser.add_argument("--librispeech", type=Path, default=default / "LibriSpeech", help="holds train-clean-100")

@@ -11,6 +11,7 @@ takes out, with its 95 % interval over the steps. Where that share is next to no
 
 import argparse
 import tempfile
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import speechbrain as sb
@@ -24,13 +25,13 @@ from unified_sess.training.command_line import parse_command_line
 from unified_sess.training.experiment import Experiment
 from unified_sess.training.joint_step import JointStep
 from unified_sess.training.pretrained import load_pretrained
-from unified_sess.training.utterance_losses import LossChoice, utterance_losses
+from unified_sess.training.utterance_losses import LossChoice, UtteranceLosses, utterance_losses
 from unified_sess.utils.errors import UserError, one_line_errors
 
 TOGETHER = 2  # utterances of one forward pass; larger steps add up their gradients
 
 
-def main(arguments=None):
+def main(arguments: Sequence[str] | None = None) -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=20, help="steps of each size; 2 or more")
@@ -55,7 +56,7 @@ def main(arguments=None):
                 print(f"| {utterances} | {' | '.join(row)} |", flush=True)
 
 
-def prepare(arguments, folder):
+def prepare(arguments: Sequence[str], folder: str) -> tuple[JointStep, Iterator[UtteranceLosses]]:
     """The `JointStep` of an experiment and an endless stream of its training batches."""
     path, _, overrides = parse_command_line(arguments)
     experiment = Experiment(path, overrides | {"output_folder": folder})
@@ -89,7 +90,9 @@ def _batches(joint, modules, dataset, settings):
         sampler.set_epoch(sampler.epoch + 1)
 
 
-def measure(joint, batches, steps, forward_passes):
+def measure(
+    joint: JointStep, batches: Iterator[UtteranceLosses], steps: int, forward_passes: int
+) -> Iterator[list[str]]:
     """Rows of the table: granularity, conflict rate, cosine, length of G_SE against G_SS, share taken out."""
     modulations = {g: GradientModulation("gm", g, names=joint.modulation.names) for g in GRANULARITIES}
     shares = {g: [] for g in GRANULARITIES}

@@ -15,6 +15,7 @@ import re
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -32,7 +33,7 @@ from warm_start import write_warm_start
 TRAIN = EXPERIMENT.parents[2] / "train.py"
 
 
-def main(arguments=None):
+def main(arguments: Sequence[str] | None = None) -> None:
     """Run what is missing, then write the table of what is there."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, type=Path, help="folder of Mini: Libri2Mix and Libri3Mix")
@@ -61,7 +62,7 @@ def main(arguments=None):
 class Run:
     """One training of a row with a seed, in a process of its own."""
 
-    def __init__(self, name, seed, arguments):
+    def __init__(self, name: str, seed: int, arguments: argparse.Namespace) -> None:
         row = ROWS[name]
         self.folder = arguments.output / slug(name) / str(seed)
         options = {"seed": seed, "num_spks": row.speakers, "output_folder": self.folder}
@@ -79,11 +80,11 @@ class Run:
         self.note = {"row": name, "seed": seed, "speakers": row.speakers, "options": self.command[3:]}
 
     @property
-    def finished(self):
+    def finished(self) -> bool:
         """Whether the results are there."""
         return (self.folder / "test_results.json").is_file()
 
-    def check(self):
+    def check(self) -> None:
         """Refuse to go on with a run that was begun with other options."""
         note = self.folder / "run.json"
         if note.is_file() and json.loads(note.read_text(encoding="utf-8")) != self.note:
@@ -92,7 +93,7 @@ class Run:
         with atomic_path(note) as temporary:
             Path(temporary).write_text(json.dumps(self.note, indent=1), encoding="utf-8")
 
-    def train(self, threads):
+    def train(self, threads: int) -> None:
         """Train and test; raises `UserError` with the last line that train.py said."""
         environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
         ended = subprocess.run(self.command, env=environment, check=False, capture_output=True, text=True)
@@ -101,7 +102,7 @@ class Run:
             raise UserError(f"{self.note['row']}, seed {self.note['seed']}: {said}")
 
 
-def train_all(runs, jobs):
+def train_all(runs: Sequence[Run], jobs: int) -> None:
     """Train what is not finished, `jobs` at a time; the first error ends the others before they start."""
     for run in runs:
         run.check()
@@ -127,7 +128,7 @@ def train_all(runs, jobs):
 warm_start = functools.cache(write_warm_start)  # rows and seeds share them
 
 
-def slug(name):
+def slug(name: str) -> str:
     """A row's name as that of a folder."""
     return re.sub(r"[^\w.]+", "-", name)
 

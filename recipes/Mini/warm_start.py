@@ -14,7 +14,7 @@ from unified_sess.utils.files import atomic_path
 LAYER = re.compile(r"layers\.(\d+)\.(.*)")
 
 
-def write_warm_start(results, folder, layers=None, speakers=2):
+def write_warm_start(results: str | Path, folder: str | Path, layers: int | None = None, speakers: int = 2) -> Path:
     """Write a folder for `--pretrained` that separates just as the best checkpoint of a training does.
 
     Arguments

@@ -36,7 +36,7 @@ class AudioReader:
         Naming the recording that cannot be read.
     """
 
-    def __init__(self, recordings: Sequence[Recording], cache: Path | None = None, workers: int = 1):
+    def __init__(self, recordings: Sequence[Recording], cache: Path | None = None, workers: int = 1) -> None:
         self.cache = cache
         self.places: dict[tuple[str, str], tuple[int, str]] = {}
         if cache is not None:

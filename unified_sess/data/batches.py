@@ -1,7 +1,8 @@
 """Batches of mixtures, and the order in which an epoch visits them."""
 
 import operator
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,7 +23,7 @@ class Batch(NamedTuple):
     sources: torch.Tensor
     lengths: torch.Tensor
 
-    def to(self, device, **kwargs):
+    def to(self, device: torch.device | str, **kwargs: Any) -> "Batch":
         """The batch on another device; lengths stay on the host, where they are read."""
         return self._replace(
             mixture=self.mixture.to(device, **kwargs),
@@ -31,7 +32,7 @@ class Batch(NamedTuple):
         )
 
 
-def collate(items):
+def collate(items: Sequence[dict]) -> Batch | None:
     """Make a `Batch` of dataset items; None when a rank has no item in a short last batch."""
     if not items:
         return None
@@ -43,7 +44,7 @@ def collate(items):
     return Batch([item["id"] for item in items], padded("mixture"), padded("clean"), padded("sources"), lengths)
 
 
-def item_key(key, size: int) -> tuple:
+def item_key(key: Any, size: int) -> tuple[int, int, int | None]:
     """The key `(epoch, index, length)` of an item; a number alone is the whole item of epoch 0.
 
     Raises
@@ -94,21 +95,30 @@ class EpochSampler(torch.utils.data.Sampler):
     [[(1, 0, 80), (1, 1, 80)], [(1, 2, None)]]
     """
 
-    def __init__(self, frames, batch_size, seed=0, max_frames=None, shuffle=True, rank=0, world_size=1):
+    def __init__(
+        self,
+        frames: Sequence[int] | np.ndarray,
+        batch_size: int,
+        seed: int = 0,
+        max_frames: int | None = None,
+        shuffle: bool = True,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
         self.frames = np.asarray(frames)
         self.batch_size, self.seed, self.max_frames, self.shuffle = batch_size, seed, max_frames, shuffle
         self.rank, self.world_size = rank, world_size
         self.epoch = 1
         self.start = 0  # batches of the coming epoch that were done before an interruption
 
-    def set_epoch(self, epoch):
+    def set_epoch(self, epoch: int) -> None:
         """Choose the epoch of the next iteration."""
         self.epoch = epoch
 
-    def __len__(self):
+    def __len__(self) -> int:
         return -(-len(self.frames) // (self.batch_size * self.world_size))
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[list[tuple[int, int, int | None]]]:
         order = np.arange(len(self.frames))
         if self.shuffle:
             np.random.default_rng([self.seed, self.epoch]).shuffle(order)

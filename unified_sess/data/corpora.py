@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -49,14 +50,14 @@ class Corpus(NamedTuple):
 
 
 def find_corpus(
-    data_folder,
-    sample_rate=8000,
-    mode=None,
-    num_spks=None,
-    train_split=None,
-    parts=("train", "valid", "test"),
-    exact=True,
-):
+    data_folder: str | Path,
+    sample_rate: int = 8000,
+    mode: str | None = None,
+    num_spks: int | None = None,
+    train_split: str | None = None,
+    parts: Sequence[str] = ("train", "valid", "test"),
+    exact: bool = True,
+) -> Corpus:
     """Detect layout and number of speakers of a data folder.
 
     Arguments
@@ -160,7 +161,7 @@ def _count_speakers(root, kind):
     return sum((split / source.format(k=k)).is_dir() for k in range(1, MAX_SPEAKERS + 1))
 
 
-def prepare_manifests(corpus, save_folder, progress=True):
+def prepare_manifests(corpus: Corpus, save_folder: str | Path, progress: bool = True) -> dict[str, Path]:
     """Index the three parts of a corpus, again only where its files changed.
 
     Every header is read: durations are true, and a file that cannot be used is found before training starts.

@@ -1,12 +1,14 @@
 """Mixtures read from a manifest, cropped and speed-perturbed on the way."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import soxr
 import torch
 
 from unified_sess.data.batches import item_key
+from unified_sess.data.manifest import Manifest
 from unified_sess.utils.audio import read_audio
 from unified_sess.utils.errors import UserError
 
@@ -36,16 +38,18 @@ class MixtureDataset(torch.utils.data.Dataset):
         Naming the file that cannot be used, when an item is read.
     """
 
-    def __init__(self, manifest, sample_rate, seed=0, speed_factors=None):
+    def __init__(
+        self, manifest: Manifest, sample_rate: int, seed: int = 0, speed_factors: Sequence[float] | None = None
+    ) -> None:
         self.manifest = manifest
         self.sample_rate, self.seed = sample_rate, seed
         self.speed_factors = [float(f) for f in speed_factors] if speed_factors else None
         self.frames = np.asarray(manifest.frames)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.manifest)
 
-    def __getitem__(self, key):
+    def __getitem__(self, key: int | tuple[int, int, int | None]) -> dict:
         epoch, index, length = item_key(key, len(self))
         row = self.manifest[index]
         random = np.random.default_rng([self.seed, epoch, index])

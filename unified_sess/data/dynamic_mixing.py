@@ -88,7 +88,7 @@ class DynamicMixingDataset(torch.utils.data.Dataset):
         keep: Keep | None = None,
         workers: int | None = None,
         scenes: dict | None = None,
-    ):
+    ) -> None:
         self.sample_rate, self.num_spks, self.seed = sample_rate, num_spks, seed
         self.length = training_signal_len or DEFAULT_SECONDS * sample_rate
         self.speed_factors = [float(factor) for factor in speed_factors or (1.0,)]

@@ -1,6 +1,7 @@
 """Manifests: a corpus as a CSV file in SpeechBrain's style, with paths relative to `$data_root`."""
 
 import csv
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -39,7 +40,7 @@ class Manifest:
         What `$data_root` stands for.
     """
 
-    def __init__(self, table, data_root):
+    def __init__(self, table: pd.DataFrame, data_root: str | Path) -> None:
         self.data_root = str(data_root)
         self.num_spks = sum(
             1 for name in table.columns if name[0] == "s" and name.endswith("_wav") and name[1:-4].isdigit()
@@ -48,10 +49,10 @@ class Manifest:
         self.frames = table["frames"].to_numpy()
         self._columns = {name: table[name].to_numpy() for name in table.columns}
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.frames)
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: int) -> Row:
         def path(name):
             value = self._columns[name][index]
             return value.replace(ROOT, self.data_root, 1) if isinstance(value, str) and value else None
@@ -66,18 +67,18 @@ class Manifest:
             parts=[path(self._part.format(k + 1)) for k in range(self.num_spks)],
         )
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[Row]:
         return (self[index] for index in range(len(self)))
 
 
-def columns(num_spks, reverberant=False):
+def columns(num_spks: int, reverberant: bool = False) -> list[str]:
     """Column names of a manifest, in order."""
     names = ["ID", "duration", "frames", "sample_rate", "mix_wav", "mix_clean_wav"]
     names += [f"s{k + 1}_wav" for k in range(num_spks)] + ["noise_wav"]
     return names + [f"s{k + 1}_reverb_wav" for k in range(num_spks) if reverberant]
 
 
-def write_manifest(path, rows, num_spks, reverberant=False):
+def write_manifest(path: str | Path, rows: Iterable[list], num_spks: int, reverberant: bool = False) -> None:
     """Write rows (lists in the order of `columns`); the file appears whole or not at all."""
     with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
@@ -85,7 +86,7 @@ def write_manifest(path, rows, num_spks, reverberant=False):
         writer.writerows(rows)
 
 
-def read_manifest(path, data_root):
+def read_manifest(path: str | Path, data_root: str | Path) -> Manifest:
     """Open a manifest.
 
     Raises

@@ -6,6 +6,7 @@ speaker's loudness is uniform in [-33, -25] LUFS, that of the noise in [-38, -30
 
 import functools
 import warnings
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -18,7 +19,7 @@ HALF_WIDTH = 10  # of the resampling filter, in samples of the new rate
 BLOCK = 32  # samples that one row of the matrix product resamples
 
 
-def measure_loudness(signal, sample_rate):
+def measure_loudness(signal: np.ndarray, sample_rate: int) -> float:
     """Integrated loudness in LUFS (ITU-R BS.1770, pyloudnorm) of a signal `[time]`; -inf when it is silent.
 
     Signals shorter than a measuring block of 0.4 s are repeated to fill one.
@@ -33,7 +34,13 @@ def measure_loudness(signal, sample_rate):
         return float(pyloudnorm.Meter(sample_rate).integrated_loudness(signal))
 
 
-def draw_gains(random, loudness, peaks, speech=SPEECH_LOUDNESS, noise=NOISE_LOUDNESS):
+def draw_gains(
+    random: np.random.Generator,
+    loudness: Sequence[float],
+    peaks: Sequence[float],
+    speech: tuple[float, float] = SPEECH_LOUDNESS,
+    noise: tuple[float, float] | None = NOISE_LOUDNESS,
+) -> np.ndarray:
     """Draw linear gains that bring signals to random loudness; a signal that would clip is brought to a peak of 0.9.
 
     Arguments
@@ -67,13 +74,13 @@ def draw_gains(random, loudness, peaks, speech=SPEECH_LOUDNESS, noise=NOISE_LOUD
     return gains
 
 
-def peak_weight(mixture):
+def peak_weight(mixture: np.ndarray) -> float:
     """Factor that keeps the peak of a mixture `[time]` at 0.9 or less; 1 where it already is."""
     peak = max(float(mixture.max()), -float(mixture.min()))
     return MAX_PEAK / peak if peak > MAX_PEAK else 1.0
 
 
-def extend_noise(noise, length):
+def extend_noise(noise: np.ndarray, length: int) -> np.ndarray:
     """Extend a noise `[time]` to `length` samples by repeating it with a Hann cross-fade.
 
     A noise shorter than the cross-fade of 8,001 samples fades over half of itself.
@@ -99,7 +106,7 @@ def _fades(length):
     return rise.astype(np.float32), rise[::-1].astype(np.float32)
 
 
-def decimate(signal, factor):
+def decimate(signal: np.ndarray, factor: int) -> np.ndarray:
     """Resample a signal `[time]` to 1/`factor` of its rate, with the filter of `scipy.signal.resample_poly`.
 
     The filter is a matrix product over blocks of samples: several times faster than filtering one by one.
@@ -132,7 +139,7 @@ def _filter_matrix(factor):
     return matrix
 
 
-def fit_lengths(signals, mode):
+def fit_lengths(signals: Sequence[np.ndarray], mode: str) -> list[np.ndarray]:
     """Cut all signals to the shortest (`min`) or pad them with zeros to the longest (`max`)."""
     if mode == "min":
         length = min(map(len, signals))
@@ -141,7 +148,7 @@ def fit_lengths(signals, mode):
     return [np.pad(signal, (0, length - len(signal))) for signal in signals]
 
 
-def mix(signals):
+def mix(signals: Sequence[np.ndarray]) -> np.ndarray:
     """Sum of equally long signals `[time]`."""
     mixture = np.zeros_like(signals[0])
     for signal in signals:
@@ -149,7 +156,7 @@ def mix(signals):
     return mixture
 
 
-def snr(target, mixture):
+def snr(target: np.ndarray, mixture: np.ndarray) -> float:
     """Ratio in dB of a target to everything else in the mixture, both `[time]`."""
     rest = mixture - target
     return float(10 * np.log10(np.dot(target, target) / len(target) / (np.dot(rest, rest) / len(rest) + 1e-10) + 1e-10))

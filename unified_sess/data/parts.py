@@ -1,7 +1,9 @@
 """The training, validation and test sets that an experiment's settings ask for."""
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from unified_sess.data.corpora import find_corpus, prepare_manifests
 from unified_sess.data.dataset import MixtureDataset
@@ -17,7 +19,7 @@ logger = logging.getLogger(__name__)
 DEMO_FOLDER = Path("data")
 
 
-def choose_data_folder(settings):
+def choose_data_folder(settings: Mapping[str, Any]) -> str | Path:
     """Folder of the corpus: the experiment's, mixtures held out of its speech folder, or else the demo corpus.
 
     The latter two are made at their first use.
@@ -43,7 +45,9 @@ def choose_data_folder(settings):
     return make_demo_corpus(DEMO_FOLDER / f"demo-{settings['sample_rate']}", sample_rate=settings["sample_rate"])
 
 
-def build_datasets(settings, data_folder):
+def build_datasets(
+    settings: Mapping[str, Any], data_folder: str | Path
+) -> dict[str, MixtureDataset | DynamicMixingDataset]:
     """Index a corpus (again only where it changed) and make its datasets.
 
     Arguments

@@ -42,7 +42,7 @@ class Measures:
         Folders whose audio takes no more than this (GiB of disk) are decoded once; others are decoded when wanted.
     """
 
-    def __init__(self, folder: str | os.PathLike | None, workers: int | None = None, cache_gib: float = 4.0):
+    def __init__(self, folder: str | os.PathLike | None, workers: int | None = None, cache_gib: float = 4.0) -> None:
         self.folder = Path(folder or Path.home() / ".cache" / "unified_sess")
         self.workers, self.cache_gib = workers or available_cores(), cache_gib
 
@@ -98,7 +98,7 @@ class SpeechPool:
         sample_rate: int,
         keep: Keep | None,
         needed: int,
-    ):
+    ) -> None:
         self.speed_factors, self.sample_rate = list(speed_factors), sample_rate
         places = as_list(folders)
         shortest = MIN_ACTIVE * max(self.speed_factors)
@@ -187,7 +187,7 @@ class NoisePool:
         shares: Sequence[float] | None,
         sample_rate: int,
         keep: Keep | None,
-    ):
+    ) -> None:
         self.sample_rate = sample_rate
         places = as_list(folders)
         everything = [measures.recordings(place, None, True) for place in places]

@@ -6,7 +6,7 @@ from unified_sess.data.corpora import find_corpus, prepare_manifests
 from unified_sess.utils.errors import UserError, one_line_errors, writable_folder
 
 
-def main(*kinds):
+def main(*kinds: str) -> None:
     """Write train.csv, valid.csv and test.csv of a corpus of one of the kinds and print where they are."""
     parser = argparse.ArgumentParser(description=f"Index a {' or '.join(kinds)} corpus as CSV manifests.")
     parser.add_argument("--data_folder", required=True, help="folder of the corpus")

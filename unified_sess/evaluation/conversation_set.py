@@ -12,7 +12,7 @@ import csv
 import hashlib
 import json
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -25,6 +25,9 @@ from unified_sess.evaluation.results import Results
 from unified_sess.evaluation.tables import result_tables
 from unified_sess.utils.audio import read_audio
 from unified_sess.utils.errors import UserError, writable_folder
+
+if TYPE_CHECKING:
+    from unified_sess.inference.separation import UnifiedSeparation  # takes seconds
 
 TABLE = "conversations.csv"
 FOLDERS = {"test": ("test",), "valid": ("dev", "valid"), "train": ("train",)}
@@ -124,7 +127,7 @@ def read_conversations(folder: str | Path) -> list[ConversationRow]:
 
 
 def evaluate_conversations(
-    separation,
+    separation: "UnifiedSeparation",
     rows: list[ConversationRow],
     output_folder: str | Path,
     limit: int | None = None,

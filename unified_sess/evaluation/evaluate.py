@@ -5,6 +5,7 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -32,11 +33,14 @@ from unified_sess.network import UnifiedNetwork, separate_and_enhance
 from unified_sess.utils.audio import read_audio
 from unified_sess.utils.errors import UserError, writable_folder
 
+if TYPE_CHECKING:
+    from unified_sess.inference.separation import UnifiedSeparation
+
 PARTIAL_NAME = "test_results.partial"
 
 
 def evaluate_network(
-    network,
+    network: "UnifiedNetwork | UnifiedSeparation",
     manifest: Manifest,
     output_folder: str | Path,
     sample_rate: int,
@@ -121,7 +125,9 @@ def evaluate_network(
 
 
 @torch.no_grad()
-def run_network(network, mixture: np.ndarray, device: str | torch.device = "cpu") -> tuple[np.ndarray, np.ndarray]:
+def run_network(
+    network: "UnifiedNetwork | UnifiedSeparation", mixture: np.ndarray, device: str | torch.device = "cpu"
+) -> tuple[np.ndarray, np.ndarray]:
     """Mixture `[time]` to estimates `[time, speakers]` and the enhanced mixture `[time]`, as numpy arrays."""
     batch = torch.as_tensor(mixture).unsqueeze(0).to(device)
     if isinstance(network, UnifiedNetwork):  # both from one pass

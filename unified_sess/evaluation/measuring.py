@@ -19,7 +19,9 @@ ROWS_A_WORKER = 16  # a worker takes seconds to start: not worth it for less
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
-def measure(row: Row, mixture, estimates, enhanced, sample_rate: int, metrics: Sequence[str]) -> dict:
+def measure(
+    row: Row, mixture: np.ndarray, estimates: np.ndarray, enhanced: np.ndarray, sample_rate: int, metrics: Sequence[str]
+) -> dict:
     """Metrics of a row of a manifest, with its `ID`; see `utterance_metrics`."""
     sources, clean = read_references(row, mixture, sample_rate)
     return {"ID": row.id} | utterance_metrics(mixture, clean, sources, estimates, enhanced, sample_rate, metrics)

@@ -12,7 +12,7 @@ from unified_sess.evaluation.perceptual import (
     stoi_metrics,
 )
 from unified_sess.evaluation.ratios import sdr_metrics, si_snr_metrics
-from unified_sess.evaluation.signals import Signals, Undefined, attempt
+from unified_sess.evaluation.signals import Signal, Signals, Undefined, attempt
 from unified_sess.utils.errors import UserError
 
 # Family: the names it gives and the function that measures them.
@@ -29,7 +29,13 @@ SLOW = ("dnsmos",)
 
 
 def utterance_metrics(
-    mixture, clean, sources, estimates, enhanced, sample_rate: int, which: Sequence[str] = ("si_snr", "sdr")
+    mixture: Signal,
+    clean: Signal,
+    sources: Signal,
+    estimates: Signal,
+    enhanced: Signal,
+    sample_rate: int,
+    which: Sequence[str] = ("si_snr", "sdr"),
 ) -> dict:
     """Measure one mixture.
 

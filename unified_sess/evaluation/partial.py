@@ -18,7 +18,7 @@ class Partial:
         What the values depend on; None keeps nothing of an earlier run.
     """
 
-    def __init__(self, path: Path, fingerprint: str | None):
+    def __init__(self, path: Path, fingerprint: str | None) -> None:
         self.path, self.done = path, {}
         lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
         same = fingerprint is not None and lines[:1] == [json.dumps(fingerprint)]
@@ -39,5 +39,5 @@ class Partial:
         self.done[measured["ID"]] = measured
         print(json.dumps(measured), file=self.file, flush=True)
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         self.file.close()

@@ -36,7 +36,7 @@ class Results:
     {'si_snri': 10.0}
     """
 
-    def __init__(self, rows: list[dict], metrics: list[str], details: dict | None = None):
+    def __init__(self, rows: list[dict], metrics: list[str], details: dict | None = None) -> None:
         self.rows = rows
         self.metrics = list(metrics)
         self.details = dict(details or {})

@@ -11,6 +11,9 @@ SILENCE = 1e-10  # energy relative to the loudest signal of the utterance (-100 
 RATIO_RANGE = 1e-12  # ratios end at 120 dB and -120 dB, where double precision has no more to say
 
 
+Signal = torch.Tensor | np.ndarray
+
+
 class Undefined(Exception):
     """A metric has no value for this utterance; the text says why."""
 
@@ -41,7 +44,9 @@ class Signals:
         When there are fewer estimates than sources.
     """
 
-    def __init__(self, mixture, clean, sources, estimates, enhanced, sample_rate: int):
+    def __init__(
+        self, mixture: Signal, clean: Signal, sources: Signal, estimates: Signal, enhanced: Signal, sample_rate: int
+    ) -> None:
         self.mixture, self.clean, self.enhanced = (_double(x) for x in (mixture, clean, enhanced))
         self.sources, estimates = _double(sources).T, _double(estimates).T
         self.sample_rate = sample_rate
@@ -101,7 +106,7 @@ def si_snr(estimates: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     return 10 * torch.log10(torch.where(wanted + residual > 0, ratio, 1.0))
 
 
-def match_estimates(estimates, sources) -> list[int]:
+def match_estimates(estimates: Signal, sources: Signal) -> list[int]:
     """Which estimate belongs to which source: of those of most energy, the permutation of the best mean SI-SNR.
 
     Arguments
@@ -123,7 +128,7 @@ def match_estimates(estimates, sources) -> list[int]:
     return [int(loudest[row]) for _, row in sorted(zip(columns, rows))]
 
 
-def rest_level(estimates, speakers: int) -> float | None:
+def rest_level(estimates: Signal, speakers: int) -> float | None:
     """Energy in dB of the estimates `[time, outputs]` behind the `speakers` of most energy, relative to that of all.
 
     None where there are no further ones; -120 dB is the least.
@@ -140,7 +145,7 @@ def _by_energy(estimates):
     return estimates.square().sum(-1).argsort(descending=True, stable=True)
 
 
-def mixture_scale(mixture, estimates) -> np.ndarray:
+def mixture_scale(mixture: Signal, estimates: Signal) -> np.ndarray:
     """Estimates `[time, speakers]` under the one factor that brings their sum nearest to the mixture `[time]`."""
     from unified_sess.inference.scale import MixtureScale  # the package around it is slow to import
 

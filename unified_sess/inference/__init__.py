@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 __all__ = ["UnifiedSeparation", "Windows"]
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> type:
     """Import `UnifiedSeparation`, and SpeechBrain with it, when somebody asks for it: the command does without."""
     if name == "UnifiedSeparation":
         from unified_sess.inference.separation import UnifiedSeparation

@@ -38,7 +38,7 @@ class FramePowers:
     [[1.0, 9.0], [1.0, 9.0], [1.0, 9.0]]
     """
 
-    def __init__(self, sample_rate: int):
+    def __init__(self, sample_rate: int) -> None:
         self.sample_rate = sample_rate
         self.frames: list[np.ndarray] = []
         self.count = 0  # frames that are complete
@@ -131,7 +131,9 @@ def activity_of_powers(
     return np.stack([_whole(track) for track in loud.T], axis=1)
 
 
-def active_tracks(powers: np.ndarray, mixture: np.ndarray | None = None, threshold_db: float = SILENCE_THRESHOLD):
+def active_tracks(
+    powers: np.ndarray, mixture: np.ndarray | None = None, threshold_db: float = SILENCE_THRESHOLD
+) -> np.ndarray:
     """Which tracks hold somebody: those whose loudest second is near that of the mixture.
 
     The loudest second and not the whole, so that a sentence in an hour counts.

@@ -28,7 +28,7 @@ class Loudness:
     [-3]
     """
 
-    def __init__(self, sample_rate: int):
+    def __init__(self, sample_rate: int) -> None:
         from pyloudnorm import Meter
 
         self.filters = list(Meter(sample_rate)._filters.values())

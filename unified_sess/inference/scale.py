@@ -18,7 +18,7 @@ class MixtureScale:
     [2.0, -2.0]
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.products: np.ndarray | float = 0.0
         self.energies: np.ndarray | float = 0.0
 

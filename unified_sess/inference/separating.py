@@ -3,6 +3,7 @@
 import contextlib
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -175,7 +176,7 @@ class Separator(Separating):
         What messages call the model.
     """
 
-    def __init__(self, modules: dict, config: ModelConfig, device: str | None = None, name: str = "the model"):
+    def __init__(self, modules: dict, config: ModelConfig, device: str | None = None, name: str = "the model") -> None:
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.mods = torch.nn.ModuleDict(modules).to(self.device).eval().requires_grad_(False)
         self.config, self.name = config, name
@@ -188,7 +189,7 @@ class Separator(Separating):
         return cls(modules, config, device, model_name(source))
 
 
-def read_model(source: str | Path | None, **download_options) -> tuple[Path, ModelConfig, dict]:
+def read_model(source: str | Path | None, **download_options: Any) -> tuple[Path, ModelConfig, dict]:
     """Folder, `ModelConfig` and modules of a model folder, a hub id, a results folder or (None) the shipped model."""
     folder = find_model(source, **download_options)
     results = not (folder / CONFIG).is_file() and is_results_folder(folder)

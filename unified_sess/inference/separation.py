@@ -1,6 +1,8 @@
 """Enhancement and separation of recordings with a trained network, in SpeechBrain's interface."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from huggingface_hub import PyTorchModelHubMixin
@@ -46,7 +48,9 @@ class UnifiedSeparation(
     MODULES_NEEDED = ("encoder", "masknet", "decoder")
     HPARAMS_NEEDED = ("num_spks", "sample_rate")
 
-    def __init__(self, modules=None, hparams=None, **kwargs):
+    def __init__(
+        self, modules: Mapping[str, torch.nn.Module] | None = None, hparams: dict | None = None, **kwargs: Any
+    ) -> None:
         missing = [name for name in self.MODULES_NEEDED if name not in (modules or {})]
         if missing:
             raise UserError(f"the model has no {', '.join(missing)}")
@@ -78,7 +82,9 @@ class UnifiedSeparation(
         return self.run(mix)
 
     @classmethod
-    def from_hparams(cls, source, hparams_file="hyperparams.yaml", **kwargs) -> "UnifiedSeparation":
+    def from_hparams(
+        cls, source: str | Path, hparams_file: str = "hyperparams.yaml", **kwargs: Any
+    ) -> "UnifiedSeparation":
         """Load an exported folder, or a hub model, through its `hyperparams.yaml`; see SpeechBrain's `Pretrained`.
 
         The YAML file and the checkpoints of the source are executed and unpickled: use it for models that you trust.
@@ -109,7 +115,9 @@ class UnifiedSeparation(
         return model
 
     @classmethod
-    def from_pretrained(cls, source=None, *, device: str | None = None, **download_options) -> "UnifiedSeparation":
+    def from_pretrained(
+        cls, source: str | Path | None = None, *, device: str | None = None, **download_options: Any
+    ) -> "UnifiedSeparation":
         """Load a model without executing anything of it.
 
         Arguments

@@ -37,7 +37,7 @@ class SpeakerTracker:
     [1, 0]
     """
 
-    def __init__(self, speakers: int, sample_rate: int):
+    def __init__(self, speakers: int, sample_rate: int) -> None:
         import torchaudio  # slow to import, and recordings of one window do without
 
         self.speakers = speakers
@@ -131,7 +131,7 @@ def best_order(match: np.ndarray) -> list[int]:
 class _Voice:
     """Gaussian of a voice's cepstra with full covariance, learned frame by frame."""
 
-    def __init__(self, size):
+    def __init__(self, size) -> None:
         self.count = 0
         self.sum = np.zeros(size)
         self.products = np.zeros((size, size))

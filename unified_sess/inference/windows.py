@@ -1,13 +1,16 @@
 """Recordings of any length in bounded memory: overlapping windows, speakers on their tracks, cross-faded."""
 
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
 
 from unified_sess.inference.tracker import SpeakerTracker
 from unified_sess.utils.errors import UserError
+
+if TYPE_CHECKING:
+    from unified_sess.inference.separating import Separating
 
 
 class NotFinite(UserError):
@@ -43,7 +46,7 @@ DEFAULT_WINDOWS = Windows()
 
 
 def separate_stream(
-    model,
+    model: "Separating",
     blocks: Iterable[np.ndarray],
     windows: Windows = DEFAULT_WINDOWS,
     enhanced: bool = False,
@@ -124,7 +127,7 @@ class _Stitcher:
     The voices are tracked from the second window on, so that short recordings do without the tracker.
     """
 
-    def __init__(self, speakers, sample_rate):
+    def __init__(self, speakers, sample_rate) -> None:
         self.speakers, self.sample_rate, self.tracker = speakers, sample_rate, None
         self.pending, self.begin = None, 0
 

@@ -25,7 +25,7 @@ class CompositeMaskNet(nn.Module):
     torch.Size([2, 4, 16, 100])
     """
 
-    def __init__(self, enhancer: nn.Module, masknet: nn.Module):
+    def __init__(self, enhancer: nn.Module, masknet: nn.Module) -> None:
         super().__init__()
         self.enhancer = enhancer
         self.masknet = masknet

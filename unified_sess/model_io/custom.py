@@ -60,7 +60,7 @@ class NoEnhancer(torch.nn.Module):
 class CompositeMaskNet(torch.nn.Module):
     """The masks of enhancer and separator in one."""
 
-    def __init__(self, enhancer, masknet):
+    def __init__(self, enhancer: torch.nn.Module, masknet: torch.nn.Module) -> None:
         super().__init__()
         self.enhancer, self.masknet = enhancer, masknet
 

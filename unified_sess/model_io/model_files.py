@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import safetensors.torch
 import torch
@@ -46,7 +46,7 @@ class ModelConfig(NamedTuple):
     enhanced_from: str = ENHANCED_FROM[0]
 
 
-def find_model(source: str | Path | None, allow_patterns: Sequence[str] = FILES, **download_options) -> Path:
+def find_model(source: str | Path | None, allow_patterns: Sequence[str] = FILES, **download_options: Any) -> Path:
     """Folder of a model: a local one, the shipped one (None) or a download from the hub.
 
     Of a hub repository only files of `allow_patterns` are fetched.
@@ -204,7 +204,7 @@ def checked_options(content: Mapping, where: str | Path) -> tuple[float | None, 
     return silence_threshold, enhanced_from
 
 
-def checked_silence_threshold(value, where: str | Path) -> float | None:
+def checked_silence_threshold(value: object, where: str | Path) -> float | None:
     """The number in dB, or None where there is none; `UserError` naming `where` for anything else."""
     if value is None:
         return None

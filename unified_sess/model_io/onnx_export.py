@@ -152,7 +152,7 @@ class _OnnxNetwork(nn.Module):
     norms whose mean over a whole signal loses digits in ONNX's runtimes.
     """
 
-    def __init__(self, modules, enhanced_from):
+    def __init__(self, modules, enhanced_from) -> None:
         super().__init__()
         for name, module in _copies(modules).items():
             self.add_module(name, _with_exact_norms(module))
@@ -190,7 +190,7 @@ def _with_exact_norms(module):
 class _TwoStageNorm(nn.Module):
     """GroupNorm of one group over `[batch, channels, time, others]`, its means taken along time last."""
 
-    def __init__(self, norm):
+    def __init__(self, norm) -> None:
         super().__init__()
         self.weight, self.bias, self.eps = norm.weight, norm.bias, norm.eps
 

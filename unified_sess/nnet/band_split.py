@@ -8,6 +8,7 @@ signal gets can be chosen when separating (compare TISDiSS, arXiv 2509.15666).
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -60,17 +61,17 @@ class BandSplitNet(nn.Module):
 
     def __init__(
         self,
-        frequencies=257,
-        bands=((64, 2), (64, 8), (136, 17)),
-        channels=32,
-        hidden=128,
-        frequency_hidden=64,
-        num_layers=1,
-        repeats=1,
-        num_spks=2,
-        block=4,
-        causal=False,
-    ):
+        frequencies: int = 257,
+        bands: Sequence[Sequence[int]] = ((64, 2), (64, 8), (136, 17)),
+        channels: int = 32,
+        hidden: int = 128,
+        frequency_hidden: int = 64,
+        num_layers: int = 1,
+        repeats: int = 1,
+        num_spks: int = 2,
+        block: int = 4,
+        causal: bool = False,
+    ) -> None:
         super().__init__()
         self.num_spks, self.repeats, self.effort, self.causal = num_spks, repeats, repeats, causal
         self.split = _Split(frequencies, bands, channels, causal)
@@ -86,12 +87,12 @@ class BandSplitNet(nn.Module):
         )
         self.masks = _Masks(frequencies, bands, channels, num_spks)
 
-    def forward(self, features):
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Returns masks `[masks, batch, 2 * frequencies, frames]` for features `[batch, 2 * frequencies, frames]`."""
         *_, x = self._runs(features)
         return self.masks(x, features)
 
-    def steps(self, features):
+    def steps(self, features: torch.Tensor) -> list[torch.Tensor]:
         """Masks after each run of the cell, a list; the last are those of `forward`."""
         return [self.masks(x, features) for x in self._runs(features)]
 
@@ -108,7 +109,7 @@ class BandSplitNet(nn.Module):
 class _Adapter(nn.Module):
     """What tells a run of the cell from the others: a linear layer added to its input, zero at the start."""
 
-    def __init__(self, channels):
+    def __init__(self, channels) -> None:
         super().__init__()
         self.linear = nn.Linear(channels, channels)
         nn.init.zeros_(self.linear.weight)
@@ -121,7 +122,7 @@ class _Adapter(nn.Module):
 class _Split(nn.Module):
     """Parts of a spectrogram `[batch, 3, frames, frequencies]` to points of the grid `[batch, frames, points, channels]`."""
 
-    def __init__(self, frequencies, bands, channels, causal):
+    def __init__(self, frequencies, bands, channels, causal) -> None:
         super().__init__()
         self.bands, self.missing = bands, _missing(frequencies, bands)
         self.context = (CONTEXT - 1, 0) if causal else (CONTEXT // 2, CONTEXT // 2)
@@ -146,7 +147,7 @@ class _Split(nn.Module):
 class _Masks(nn.Module):
     """Points of the grid to complex masks, written as factors of real and imaginary parts."""
 
-    def __init__(self, frequencies, bands, channels, num_spks):
+    def __init__(self, frequencies, bands, channels, num_spks) -> None:
         super().__init__()
         self.frequencies, self.bands, self.num_spks = frequencies, bands, num_spks
         self.shared = nn.Sequential(nn.LayerNorm(channels), nn.Linear(channels, 2 * channels), nn.PReLU())
@@ -174,7 +175,7 @@ class _Masks(nn.Module):
 class _LinearOfEach(nn.Module):
     """A linear layer for each point of the grid, `[batch, frames, points, inputs]` to `[..., outputs]`."""
 
-    def __init__(self, points, inputs, outputs):
+    def __init__(self, points, inputs, outputs) -> None:
         super().__init__()
         bound = 1 / math.sqrt(inputs)
         self.weight = nn.Parameter(torch.empty(points, inputs, outputs).uniform_(-bound, bound))

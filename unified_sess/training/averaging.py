@@ -45,7 +45,7 @@ class WeightAverage:
     True
     """
 
-    def __init__(self, modules: Mapping[str, nn.Module], decay: float):
+    def __init__(self, modules: Mapping[str, nn.Module], decay: float) -> None:
         if isinstance(decay, bool) or not isinstance(decay, (int, float)) or not 0 <= decay < 1:
             raise UserError(f"ema_decay must be a number from 0 to below 1, such as 0.999, not '{decay}'")
         self.modules, self.decay = modules, decay

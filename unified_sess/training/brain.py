@@ -2,8 +2,10 @@
 
 import json
 import math
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import speechbrain as sb
 import torch
@@ -11,17 +13,17 @@ from speechbrain.utils.checkpoints import mark_as_loader, mark_as_saver, registe
 from speechbrain.utils.distributed import if_main_process
 from speechbrain.utils.logger import get_logger
 
-from unified_sess.data.batches import EpochSampler, collate
+from unified_sess.data.batches import Batch, EpochSampler, collate
 from unified_sess.network import ENHANCED_FROM, UnifiedNetwork
 from unified_sess.training.averaging import WeightAverage
-from unified_sess.training.checkpoints import fused_as_made, load_statistics, save_statistics
+from unified_sess.training.checkpoints import AtomicCheckpointer, fused_as_made, load_statistics, save_statistics
 from unified_sess.training.cuda_graphs import Replay
 from unified_sess.training.distributed import broadcast_parameters
 from unified_sess.training.joint_step import JointStep
 from unified_sess.training.learning_rate import LearningRate
 from unified_sess.training.loss_totals import LossTotals, Validation
 from unified_sess.training.records import Records
-from unified_sess.training.utterance_losses import LossChoice, utterance_losses
+from unified_sess.training.utterance_losses import LossChoice, UtteranceLosses, utterance_losses
 from unified_sess.utils.errors import UserError
 
 logger = get_logger(__name__)
@@ -40,7 +42,14 @@ class UnifiedBrain(sb.Brain):
     `JointStep` averages both gradients itself.
     """
 
-    def __init__(self, modules, opt_class, hparams, run_opts=None, checkpointer=None):
+    def __init__(
+        self,
+        modules: Mapping[str, torch.nn.Module],
+        opt_class: Callable[..., torch.optim.Optimizer],
+        hparams: Mapping[str, Any],
+        run_opts: Mapping[str, Any] | None = None,
+        checkpointer: AtomicCheckpointer | None = None,
+    ) -> None:
         super().__init__(modules, opt_class, hparams, run_opts, checkpointer)
         self.rank = getattr(self, "rank", 0)
         self.world_size = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
@@ -73,7 +82,7 @@ class UnifiedBrain(sb.Brain):
         self.saved = {}  # state of the checkpoint that the run goes on from
         self.records = None
 
-    def init_optimizers(self):
+    def init_optimizers(self) -> None:
         """One parameter group a module, so that `lr_factors` can give it a learning rate of its own."""
         self.optimizer = self.opt_class(self.learning_rate.groups(self.modules))
         self.optimizer.register_load_state_dict_pre_hook(fused_as_made)
@@ -90,7 +99,9 @@ class UnifiedBrain(sb.Brain):
 
     # Data
 
-    def make_dataloader(self, dataset, stage, ckpt_prefix="dataloader-", **loader_kwargs):
+    def make_dataloader(
+        self, dataset: torch.utils.data.Dataset, stage: sb.Stage, ckpt_prefix: str = "dataloader-", **loader_kwargs: Any
+    ) -> torch.utils.data.DataLoader:
         """A loader whose order and contents are a function of (seed, epoch), for any number of workers.
 
         Each rank has its share of the batches, of training and of validation.
@@ -130,18 +141,18 @@ class UnifiedBrain(sb.Brain):
             raise UserError("cuda_graphs wants mixtures of one length: give training_signal_len, such as 4 (seconds)")
         return Replay(self._gradients_to_keep) if self.device_type == "cuda" else None
 
-    def compute_forward(self, batch, stage):
+    def compute_forward(self, batch: Batch, stage: sb.Stage) -> UtteranceLosses:
         """Both losses of every utterance and the estimates; see `utterance_losses`."""
         return utterance_losses(self.network, batch.to(self.device, non_blocking=True), self.loss_choice)
 
-    def compute_objectives(self, predictions, batch, stage):
+    def compute_objectives(self, predictions: UtteranceLosses, batch: Batch, stage: sb.Stage) -> torch.Tensor:
         """Mean total loss L_SS + lambda * L_SE of the utterances, for the log."""
         total = predictions.separation
         if predictions.enhancement is not None:
             total = total + self.hparams.enhancement_weight * predictions.enhancement
         return total.mean()
 
-    def fit_batch(self, batch):
+    def fit_batch(self, batch: Batch | None) -> torch.Tensor:
         """Accumulate both gradients of a batch, and step at the end of the accumulation window.
 
         Returns the mean loss of the window at its end, which is when it is known without waiting; NaN before.
@@ -158,7 +169,7 @@ class UnifiedBrain(sb.Brain):
         self.on_fit_batch_end(batch, losses, loss, should_step)
         return torch.tensor(shown)
 
-    def update_average(self, loss, avg_loss):
+    def update_average(self, loss: torch.Tensor, avg_loss: float) -> float:
         """Running mean of the windows' losses, for the progress bar."""
         if not torch.isfinite(loss):
             return avg_loss
@@ -191,7 +202,7 @@ class UnifiedBrain(sb.Brain):
     def _loss_scale(self):
         return self.scaler.scale(torch.ones((), device=self.device)) if self.scaler.is_enabled() else None
 
-    def optimizers_step(self):
+    def optimizers_step(self) -> float:
         """Merge the two gradients, un-scale once, clip, step; without a kept utterance or a finite gradient, no step.
 
         Returns the mean loss of the window's batches on this rank, 0 without any.
@@ -249,7 +260,7 @@ class UnifiedBrain(sb.Brain):
 
     # Stages
 
-    def on_fit_start(self):
+    def on_fit_start(self) -> None:
         """Start or resume: recover the last checkpoint, the place in the epoch and the learning rate."""
         super().on_fit_start()
         if self.average is not None:
@@ -276,7 +287,7 @@ class UnifiedBrain(sb.Brain):
                 f"{now[0]} in batches of {now[1]}: give the same data and batch_size (times processes) to end that epoch"
             )
 
-    def on_stage_start(self, stage, epoch=None):
+    def on_stage_start(self, stage: sb.Stage, epoch: int | None = None) -> None:
         """Start the statistics of a stage."""
         if self.average is not None:
             self.average.use(stage != sb.Stage.TRAIN)
@@ -286,7 +297,7 @@ class UnifiedBrain(sb.Brain):
             self.totals = LossTotals()
             self.modulation.reset()
 
-    def evaluate_batch(self, batch, stage):
+    def evaluate_batch(self, batch: Batch | None, stage: sb.Stage) -> torch.Tensor:
         """Add the losses and SI-SNR improvement of a validation batch; the mean is read at the end, NaN until then."""
         if batch is not None:  # a rank may have nothing in the last batch
             with torch.no_grad(), self.evaluation_ctx:
@@ -294,7 +305,7 @@ class UnifiedBrain(sb.Brain):
             self.validation.add(batch, losses)
         return torch.tensor(math.nan)
 
-    def on_stage_end(self, stage, stage_loss, epoch=None):
+    def on_stage_end(self, stage: sb.Stage, stage_loss: float | None, epoch: int | None = None) -> None:
         """Log; after validation also set the learning rate, draw the gradients and save a checkpoint."""
         if stage == sb.Stage.TRAIN:
             if self.joint_step.pending:
@@ -347,7 +358,7 @@ class UnifiedBrain(sb.Brain):
 
     # Test
 
-    def on_evaluate_start(self, max_key=None, min_key=None):
+    def on_evaluate_start(self, max_key: str | None = None, min_key: str | None = None) -> None:
         """Load the best checkpoint.
 
         Raises

@@ -5,7 +5,9 @@ import math
 import os
 import random
 import shutil
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +15,7 @@ from speechbrain.utils import checkpoints
 from speechbrain.utils.distributed import ddp_barrier, if_main_process
 from speechbrain.utils.logger import get_logger
 
+from unified_sess.gradient_modulation import GradientModulation
 from unified_sess.utils.errors import UserError
 
 logger = get_logger(__name__)
@@ -28,18 +31,20 @@ class AtomicCheckpointer(checkpoints.Checkpointer):
     the disk and then renamed.
     """
 
-    def __init__(self, checkpoints_dir, recoverables=None, **kwargs):
+    def __init__(self, checkpoints_dir: str | Path, recoverables: dict[str, Any] | None = None, **kwargs: Any) -> None:
         super().__init__(checkpoints_dir, recoverables, **kwargs)
         self.add_recoverable("random_state", RandomState(), optional_load=True)
         self.remove_incomplete()
 
-    def remove_incomplete(self):
+    def remove_incomplete(self) -> None:
         """Delete what a killed run left half-written."""
         if if_main_process():
             for folder in self.checkpoints_dir.glob(INCOMPLETE + "*"):
                 shutil.rmtree(folder, ignore_errors=True)
 
-    def save_checkpoint(self, meta={}, end_of_epoch=True, name=None, verbosity=logging.INFO):  # noqa: B006
+    def save_checkpoint(
+        self, meta: dict = {}, end_of_epoch: bool = True, name: str | None = None, verbosity: int = logging.INFO
+    ) -> checkpoints.Checkpoint | None:  # noqa: B006
         """Save a checkpoint; see SpeechBrain's `Checkpointer.save_checkpoint`."""
         try:
             # Quiet here: the folder's name in SpeechBrain's message is still the temporary one.
@@ -73,7 +78,14 @@ class AtomicCheckpointer(checkpoints.Checkpointer):
             whole, saved.meta, {name: whole / path.name for name, path in saved.paramfiles.items()}
         )
 
-    def find_checkpoints(self, importance_key=None, max_key=None, min_key=None, ckpt_predicate=None, **kwargs):
+    def find_checkpoints(
+        self,
+        importance_key: Callable | None = None,
+        max_key: str | None = None,
+        min_key: str | None = None,
+        ckpt_predicate: Callable | None = None,
+        **kwargs: Any,
+    ) -> list[checkpoints.Checkpoint]:
         """Checkpoints by rank; see SpeechBrain's `Checkpointer.find_checkpoints`. A NaN in `max_key` is no value."""
         predicate = ckpt_predicate
         if max_key is not None:
@@ -84,7 +96,7 @@ class AtomicCheckpointer(checkpoints.Checkpointer):
 
         return super().find_checkpoints(importance_key, max_key, min_key, predicate, **kwargs)
 
-    def load_checkpoint(self, checkpoint):
+    def load_checkpoint(self, checkpoint: checkpoints.Checkpoint) -> None:
         """Load a checkpoint; one that was made with another network or optimizer is one line."""
         try:
             super().load_checkpoint(checkpoint)
@@ -95,7 +107,7 @@ class AtomicCheckpointer(checkpoints.Checkpointer):
                 "another --output_folder"
             ) from None
 
-    def save_and_keep_only(self, *args, importance_keys=(), **kwargs):
+    def save_and_keep_only(self, *args: Any, importance_keys: Iterable = (), **kwargs: Any) -> None:
         """Save, then delete the least important; see SpeechBrain's `Checkpointer.save_and_keep_only`."""
         # SpeechBrain appends to its default list at every call.
         super().save_and_keep_only(*args, importance_keys=list(importance_keys), **kwargs)
@@ -124,7 +136,7 @@ class RandomState:
     """The random state of Python, NumPy and torch (this process's devices), as something to save and recover."""
 
     @checkpoints.mark_as_saver
-    def save(self, path):
+    def save(self, path: str | Path) -> None:
         """Write the state of all generators."""
         state = {"torch": torch.get_rng_state(), "numpy": np.random.get_state(), "python": random.getstate()}
         if torch.cuda.is_available():
@@ -132,7 +144,7 @@ class RandomState:
         torch.save(state, path)
 
     @checkpoints.mark_as_loader
-    def load(self, path, end_of_epoch):
+    def load(self, path: str | Path, end_of_epoch: bool) -> None:
         """Read the state of all generators back."""
         # Written by `save` above in the user's own results folder; NumPy's state needs unpickling.
         state = torch.load(path, weights_only=False, map_location="cpu")
@@ -143,7 +155,7 @@ class RandomState:
             torch.cuda.set_rng_state_all(state["cuda"])
 
 
-def fused_as_made(optimizer, state):
+def fused_as_made(optimizer: torch.optim.Optimizer, state: dict) -> dict:
     """The optimizer's state with `fused` as the experiment says.
 
     PyTorch would take it from the checkpoint, while the scaler of fp16 looks at how the optimizer was made.
@@ -153,11 +165,11 @@ def fused_as_made(optimizer, state):
     return state | {"param_groups": [g | {"fused": optimizer.defaults["fused"]} for g in state["param_groups"]]}
 
 
-def save_statistics(modulation, path):
+def save_statistics(modulation: GradientModulation, path: str | Path) -> None:
     """Write the statistics of the two gradients, which an epoch collects."""
     torch.save(modulation.state_dict(), path)
 
 
-def load_statistics(modulation, path, end_of_epoch):
+def load_statistics(modulation: GradientModulation, path: str | Path, end_of_epoch: bool) -> None:
     """Read the statistics of the two gradients back."""
     modulation.load_state_dict(torch.load(path, weights_only=True))

@@ -6,6 +6,8 @@ that neither waits for the device nor copies from pageable memory.
 """
 
 from collections import Counter
+from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -53,11 +55,11 @@ class Replay:
     ...     results = [double(torch.ones(3, device="cuda"))[0].sum().item() for _ in range(4)]
     """
 
-    def __init__(self, function, record=_record):
+    def __init__(self, function: Callable[..., Any], record: Callable[..., Any] = _record) -> None:
         self.function, self.record = function, record
         self.seen, self.recorded, self.pool = Counter(), {}, None
 
-    def __call__(self, *inputs):
+    def __call__(self, *inputs: Any) -> Any:
         """The function's outputs; a replay overwrites those of the last one."""
         shape = tuple((tensor.shape, tensor.dtype) for tensor in _tensors(inputs))
         if shape not in self.recorded:

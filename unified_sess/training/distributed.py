@@ -5,6 +5,7 @@ Nothing here is DistributedDataParallel, which averages the first of two backwar
 """
 
 import contextlib
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch.distributed as dist
@@ -14,13 +15,13 @@ from unified_sess.utils.errors import UserError
 BUCKET_BYTES = 32 * 2**20
 
 
-def is_distributed():
+def is_distributed() -> bool:
     """Whether more than one process trains."""
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
 @contextlib.contextmanager
-def lost_process_is_one_line():
+def lost_process_is_one_line() -> Iterator[None]:
     """Turn the failure of any exchange with the other processes into one line.
 
     Raises
@@ -41,7 +42,9 @@ def lost_process_is_one_line():
         ) from error
 
 
-def average_gradients(lists, count, like):
+def average_gradients(
+    lists: Sequence[Sequence[torch.Tensor | None]], count: torch.Tensor, like: Sequence[torch.Tensor]
+) -> tuple[list[list[torch.Tensor | None]], torch.Tensor]:
     """Means over the utterances of all ranks, of gradients that are sums over the utterances of this rank.
 
     A mean of the ranks' means would be wrong where ranks keep different numbers of utterances. The sums and the number
@@ -102,7 +105,7 @@ def gather_from_ranks(names: list) -> list:
     return [name for part in lists for name in part]
 
 
-def broadcast_parameters(modules):
+def broadcast_parameters(modules: torch.nn.Module) -> None:
     """Give every process the parameters and buffers of rank 0; `modules` is a module."""
     if not is_distributed():
         return

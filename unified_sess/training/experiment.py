@@ -53,7 +53,7 @@ class Experiment:
         network.
     """
 
-    def __init__(self, path, overrides: dict | None = None):
+    def __init__(self, path: str | Path, overrides: dict | None = None) -> None:
         self.path = Path(path)
         overrides = dict(overrides or {})
         try:
@@ -162,7 +162,7 @@ class Experiment:
             )
         return hparams
 
-    def save(self, path) -> None:
+    def save(self, path: str | Path) -> None:
         """Write the resolved experiment, and behind it as comments its source, whole or not at all."""
         head = f"{RESOLVED_FROM} {self.path.name}; runs again as it is: python train.py {Path(path).name}\n"
         source = "".join(f"{SOURCE_LINE}{line}\n" for line in self.source.splitlines())

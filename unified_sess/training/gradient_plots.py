@@ -1,9 +1,12 @@
 """Pictures of the conflict of the two gradients over a training."""
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from unified_sess.utils.errors import UserError
@@ -14,7 +17,9 @@ LONGEST_LABEL = 80  # characters
 ROW_HEIGHT = 0.17  # inches a layer: 7 point letters do not touch
 
 
-def draw_gradient_plots(csv_path, folder, tensorboard=None, epoch=None):
+def draw_gradient_plots(
+    csv_path: str | Path, folder: str | Path, tensorboard: Any = None, epoch: int | None = None
+) -> list[Path]:
     """Draw `cosine.png`, a heat map over (layer, epoch), and `conflict_rate.png`, over the epochs.
 
     Arguments
@@ -56,7 +61,7 @@ def draw_gradient_plots(csv_path, folder, tensorboard=None, epoch=None):
     return paths
 
 
-def cosine_figure(names, epochs, cosine):
+def cosine_figure(names: Sequence[str], epochs: Sequence[int], cosine: np.ndarray) -> Figure:
     """Heat map of the mean cosine of G_SE and G_SS, `[layers, epochs]`; red is conflict, grey is undefined."""
     labels = [_shortened(name) for name in names]
     width = 2.2 + 0.075 * max(map(len, labels)) + min(8.0, max(3.5, 0.3 * len(epochs)))
@@ -86,7 +91,7 @@ def cosine_figure(names, epochs, cosine):
     return figure
 
 
-def conflict_figure(names, epochs, rate):
+def conflict_figure(names: Sequence[str], epochs: Sequence[int], rate: np.ndarray) -> Figure:
     """Mean conflict rate of each part over the epochs, with the spread of all layers; `rate` is `[layers, epochs]`."""
     figure = new_figure(7.5, 4)
     axes = figure.add_subplot()

@@ -9,7 +9,7 @@ from unified_sess.utils.files import atomic_path
 COLUMNS = ["epoch", "level", "name", "conflict_rate", "cosine", "se_norm", "ss_norm"]
 
 
-def write_gradient_table(rows, epoch, path):
+def write_gradient_table(rows: list[dict], epoch: int, path: str | Path) -> Path:
     """Add an epoch's rows to the CSV, in place of what an interrupted run wrote of it or of later ones.
 
     Arguments

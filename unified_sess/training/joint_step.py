@@ -1,11 +1,14 @@
 """One optimizer step from two gradients: accumulate both, average them over ranks, modulate, hand over."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
 
+from unified_sess.gradient_modulation import GradientModulation
 from unified_sess.network import MODULE_NAMES, SHARED_MODULES
 from unified_sess.training.distributed import average_gradients
+from unified_sess.training.utterance_losses import UtteranceLosses
 
 
 class BatchGradients(NamedTuple):
@@ -15,7 +18,7 @@ class BatchGradients(NamedTuple):
     separation: list
     count: torch.Tensor
 
-    def clone(self):
+    def clone(self) -> "BatchGradients":
         """A copy with memory of its own."""
         copies = [[g if g is None else g.clone() for g in gradients] for gradients in self[:2]]
         return BatchGradients(*copies, self.count.clone())
@@ -42,7 +45,14 @@ class JointStep:
         Whether rule `sum`, which needs one backward pass only, takes both gradients to measure their conflict.
     """
 
-    def __init__(self, modules, modulation, enhancement_weight=0.1, threshold=-30.0, statistics=True):
+    def __init__(
+        self,
+        modules: Mapping[str, torch.nn.Module],
+        modulation: GradientModulation,
+        enhancement_weight: float = 0.1,
+        threshold: float | None = -30.0,
+        statistics: bool = True,
+    ) -> None:
         named = [(f"{m}.{name}", p) for m in MODULE_NAMES for name, p in modules[m].named_parameters()]
         # The same parameter under two names would be averaged twice: its first one counts, so it is shared if one is.
         named = list({id(p): (name, p) for name, p in reversed(named) if p.requires_grad}.values())[::-1]
@@ -59,24 +69,24 @@ class JointStep:
         self.reset()
 
     @property
-    def with_enhancement(self):
+    def with_enhancement(self) -> bool:
         """Whether the enhancement task takes part."""
         return self.enhancement_weight > 0 and len(self.shared) > 0
 
-    def reset(self):
+    def reset(self) -> None:
         """Forget the gradients of an unfinished window."""
         self.se_gradients = [None] * len(self.shared)
         self.ss_gradients = [None] * len(self.parameters)
         self.count = None
         self.pending = False
 
-    def kept(self, separation):
+    def kept(self, separation: torch.Tensor) -> torch.Tensor:
         """Which utterances take part, `[batch]`; a loss that is not finite does, so that it is noticed."""
         if self.threshold is None:
             return torch.ones_like(separation, dtype=torch.bool)
         return ~(separation.detach() <= self.threshold)
 
-    def accumulate(self, losses, scale=None):
+    def accumulate(self, losses: UtteranceLosses | None, scale: torch.Tensor | None = None) -> None:
         """Add the gradients of a batch.
 
         Arguments
@@ -88,7 +98,7 @@ class JointStep:
         """
         self.add(None if losses is None else self.gradients(losses, scale))
 
-    def gradients(self, losses, scale=None):
+    def gradients(self, losses: UtteranceLosses, scale: torch.Tensor | None = None) -> BatchGradients:
         """The gradients of a batch, which `add` adds; arguments as in `accumulate`. Never waits for the device."""
         kept = self.kept(losses.separation)
         # where, not a product: zero times NaN is NaN.
@@ -104,7 +114,7 @@ class JointStep:
             return BatchGradients([None] * len(self.shared), separation, kept.sum())
         return BatchGradients(*self._both(se, ss, losses.features), kept.sum())
 
-    def add(self, gradients):
+    def add(self, gradients: BatchGradients | None) -> None:
         """Add the `BatchGradients` of a batch to those of the window; None for a rank without utterances."""
         self.pending = True
         if gradients is None:
@@ -131,7 +141,7 @@ class JointStep:
         ss_gradients = torch.autograd.grad(features, self.shared, at_features, allow_unused=True)
         return se_gradients, [*ss_gradients, *gradients[len(features) :]]
 
-    def merge(self, scale=None):
+    def merge(self, scale: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
         """Put the merged gradient in every parameter's `grad`, still scaled, and start a new window.
 
         Returns

@@ -4,6 +4,7 @@ The rate of the experiment is one number; a module's is that number times its fa
 """
 
 from types import SimpleNamespace
+from typing import Any
 
 import torch
 from speechbrain.nnet.schedulers import ReduceLROnPlateau
@@ -24,7 +25,7 @@ class LearningRate:
         SpeechBrain's: `ReduceLROnPlateau`, or a function of the epoch such as `LinearScheduler`; None keeps the rate.
     """
 
-    def __init__(self, asked: float, factors: dict, scheduler=None):
+    def __init__(self, asked: float, factors: dict, scheduler: Any = None) -> None:
         self.asked, self.factors, self.scheduler = asked, factors, scheduler
         self.value = asked
 

@@ -13,7 +13,7 @@ class LossTotals:
 
     NAMES = ("loss_ss", "loss_se", "si_snri", "loss_count", "si_snri_count")
 
-    def __init__(self, state: list | None = None):
+    def __init__(self, state: list | None = None) -> None:
         self.sums = torch.tensor([0.0] * len(self.NAMES) if state is None else state, dtype=torch.float64)
 
     def add(self, losses: UtteranceLosses, improvement: torch.Tensor | None = None) -> torch.Tensor:
@@ -58,7 +58,7 @@ class Validation:
         Whether the separation loss is defined for a silent reference.
     """
 
-    def __init__(self, silence_defined: bool = False):
+    def __init__(self, silence_defined: bool = False) -> None:
         self.silence_defined = silence_defined
         self.totals, self.ids, self.flags = LossTotals(), [], []
 

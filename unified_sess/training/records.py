@@ -19,7 +19,7 @@ class Records:
         Whether TensorBoard's files are written.
     """
 
-    def __init__(self, folder, tensorboard: bool):
+    def __init__(self, folder: str | Path, tensorboard: bool) -> None:
         self.folder, self.tensorboard, self.writer = Path(folder), tensorboard, None
 
     def write(self, numbers: dict, gradients: list | None, epoch: int) -> None:

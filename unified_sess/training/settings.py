@@ -7,7 +7,9 @@ import difflib
 import math
 import numbers
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from unified_sess.gradient_modulation import GradientModulation
@@ -36,13 +38,13 @@ class Setting:
     absent: Any = REQUIRED
     merges = False
 
-    def typed(self, name: str, text: str):
+    def typed(self, name: str, text: str) -> Any:
         """The value that a text of the command line means, checked."""
         if self.optional and text.strip().lower() in NULL_WORDS:
             return None
         return self.checked(name, self._read(name, text))
 
-    def checked(self, name: str, value):
+    def checked(self, name: str, value: Any) -> Any:
         """The value in its own type; `UserError` where it is of another type or out of range."""
         if value is None:
             if self.optional:
@@ -111,7 +113,7 @@ class Choice(Setting):
     words: tuple = ()
 
     @property
-    def wanted(self):
+    def wanted(self) -> str:
         """What the setting is, for messages."""
         return f"{', '.join(self.words[:-1])} or {self.words[-1]}"
 
@@ -147,7 +149,7 @@ class Number(Setting):
     word = "a number"
 
     @property
-    def wanted(self):
+    def wanted(self) -> str:
         """What the setting is, for messages."""
         return f"{self.word}{_range(self.least, self.most, self.above, self.unit)}"
 
@@ -179,7 +181,7 @@ class Numbers(Setting):
     each: Number = Number()
 
     @property
-    def wanted(self):
+    def wanted(self) -> str:
         """What the setting is, for messages."""
         return f"a list of numbers{_range(self.each.least, self.each.most, self.each.above, self.each.unit)}"
 
@@ -322,7 +324,7 @@ SETTINGS = {
 }
 
 
-def typed_value(name: str, text: str):
+def typed_value(name: str, text: str) -> Any:
     """The value of an option of the command line, by the table; of a setting that is not in it, as YAML reads it.
 
     Raises
@@ -377,7 +379,7 @@ def check_settings(settings: dict) -> dict:
     return checked
 
 
-def unknown_setting(name: str, known, path) -> UserError:
+def unknown_setting(name: str, known: Iterable[str], path: str | Path) -> UserError:
     """The error for an option that is no setting of an experiment file, with the closest name."""
     close = difflib.get_close_matches(name, list(known), n=1)
     hint = f"did you mean --{close[0]}?" if close else "python train.py --help and the file list them"

@@ -1,7 +1,7 @@
 """The forward pass of training: both losses of every utterance of a batch."""
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -25,7 +25,7 @@ class UtteranceLosses(NamedTuple):
     sources: torch.Tensor
     features: tuple
 
-    def detach(self):
+    def detach(self) -> "UtteranceLosses":
         """The losses and sources without their history; features are left out."""
         enhancement = None if self.enhancement is None else self.enhancement.detach()
         return UtteranceLosses(self.separation.detach(), enhancement, self.sources.detach(), ())
@@ -49,7 +49,7 @@ class LossChoice(NamedTuple):
     step_weight: float = 0.0
 
     @classmethod
-    def of(cls, hparams, with_enhancement: bool) -> "LossChoice":
+    def of(cls, hparams: Any, with_enhancement: bool) -> "LossChoice":
         """The choice of an experiment's settings; a file that does not name the losses has the paper's."""
         names = cls._field_defaults
         enhancement = getattr(hparams, "enhancement_loss", names["enhancement"])

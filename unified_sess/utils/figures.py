@@ -1,5 +1,7 @@
 """Figures of matplotlib without pyplot's global state, and the colours that all of them use."""
 
+from typing import Any
+
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -14,7 +16,7 @@ def new_figure(width: float, height: float) -> Figure:
     return figure
 
 
-def figure_with_axes(width: float, height: float, columns: int = 1, **kwargs) -> tuple[Figure, np.ndarray]:
+def figure_with_axes(width: float, height: float, columns: int = 1, **kwargs: Any) -> tuple[Figure, np.ndarray]:
     """A figure in inches and its axes side by side; `kwargs` are those of `Figure.subplots`."""
     figure = new_figure(width, height)
     axes = figure.subplots(1, columns, squeeze=False, **kwargs)[0]

@@ -1,6 +1,7 @@
 """The one reader of YAML that users and strangers wrote: plain values and trees, nothing is executed."""
 
 import re
+from typing import Any
 
 import yaml
 
@@ -10,7 +11,7 @@ DEEPEST_NESTING = 100  # levels; an experiment has about ten
 LARGEST_DOCUMENT = 200_000  # values with every alias written out; an experiment has about five hundred
 
 
-def read_yaml(text: str, where: object):
+def read_yaml(text: str, where: object) -> Any:
     """Read a YAML text; tags are read, never obeyed.
 
     A `!new:NAME` node becomes `{"class": NAME, "args": {...}}`, any other tag an `UnknownTag`. The size with all aliases
@@ -66,16 +67,16 @@ def yaml_reason(error: Exception) -> str:
 class UnknownTag:
     """Stands for a node whose tag is not `!new:`."""
 
-    def __init__(self, tag: str):
+    def __init__(self, tag: str) -> None:
         self.tag = tag
 
-    def __eq__(self, other):
+    def __eq__(self, other: object) -> bool:
         return isinstance(other, UnknownTag) and self.tag == other.tag
 
-    def __hash__(self):
+    def __hash__(self) -> int:
         return hash(self.tag)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"<{self.tag}>"
 
 

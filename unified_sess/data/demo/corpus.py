@@ -27,7 +27,13 @@ PARTS = {"train-100": Part(24, 40, 6, 1600), "dev": Part(5, 8, 2, 40), "test": P
 TRACKS, TRACK_SECONDS = 8, 30  # noise of each part, cut at random places
 
 
-def make_demo_corpus(folder, sample_rate=8000, seed=0, parts=None, progress=True):
+def make_demo_corpus(
+    folder: str | Path,
+    sample_rate: int = 8000,
+    seed: int = 0,
+    parts: dict[str, Part] | None = None,
+    progress: bool = True,
+) -> Path:
     """Make the corpus, unless it is there already.
 
     Target speakers and babble voices are disjoint between the parts and from each other. Noise is babble of other

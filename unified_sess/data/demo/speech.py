@@ -151,7 +151,7 @@ class Voice(NamedTuple):
     speed: int
 
 
-def make_voices(count, seed=0):
+def make_voices(count: int, seed: int = 0) -> list[Voice]:
     """Choose distinct speakers, each with a variant of its own.
 
     Raises
@@ -174,7 +174,7 @@ def make_voices(count, seed=0):
     )
 
 
-def vary(voice, random):
+def vary(voice: Voice, random: np.random.Generator) -> Voice:
     """The same speaker in another mood: pitch, pitch range and speed differ a little."""
     return voice._replace(
         pitch=int(np.clip(voice.pitch + random.integers(-12, 13), 0, 99)),
@@ -183,7 +183,7 @@ def vary(voice, random):
     )
 
 
-def make_sentence(random):
+def make_sentence(random: np.random.Generator) -> str:
     """A plausible English sentence of some ten words."""
 
     def phrase():
@@ -193,7 +193,7 @@ def make_sentence(random):
     return " ".join([*words, f"the {random.choice(NOUNS)}", random.choice(ENDINGS)]).strip()
 
 
-def speak(voice, text, sample_rate):
+def speak(voice: Voice, text: str, sample_rate: int) -> np.ndarray:
     """Speech of a voice, float32 `[time]`, without the silence at its ends."""
     engine = _engine()
     if not engine.choose(voice):
@@ -211,7 +211,7 @@ def _engine():
 class _Engine:
     """espeak-ng in this process, through ctypes; it keeps global state, so there is one."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         try:
             import espeakng_loader
         except ImportError:

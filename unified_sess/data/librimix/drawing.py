@@ -1,19 +1,22 @@
 """Draw the rows of a LibriMix split: who speaks with whom, in which noise, at which levels."""
 
 import functools
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
 from unified_sess.data import mixing
 from unified_sess.data.librimix.noise_speed import is_perturbed
 from unified_sess.data.librimix.sources import RATE, read_row
+from unified_sess.data.own_folders.speech_folders import Recording
 from unified_sess.utils.errors import UserError
 from unified_sess.utils.parallel import parallel_map
 
 MIN_SECONDS = 3.0  # LibriMix leaves out shorter utterances
 
 
-def group_speakers(recordings, n_src, random):
+def group_speakers(recordings: Sequence[Recording], n_src: int, random: np.random.Generator) -> list[list[int]]:
     """Shuffle utterances into groups of `n_src` distinct speakers, each used once; always ends.
 
     What is left when fewer than `n_src` speakers remain stays out.
@@ -37,7 +40,16 @@ def group_speakers(recordings, n_src, random):
     return groups
 
 
-def draw_rows(speech, noises, speech_folder, noise_folder, n_src, count, seed, workers):
+def draw_rows(
+    speech: list[Recording],
+    noises: list[Recording],
+    speech_folder: str | Path,
+    noise_folder: str | Path,
+    n_src: int,
+    count: int | None,
+    seed: list[int],
+    workers: int,
+) -> list[dict]:
     """Draw the rows of one split by LibriMix's rule.
 
     Arguments
@@ -103,7 +115,7 @@ def _draw_start(recording, random):
 class _NoisePicker:
     """Draws noises that are long enough, each once before any comes again; where none is left, the longest."""
 
-    def __init__(self, noises, random):
+    def __init__(self, noises, random) -> None:
         self.noises, self.random = noises, random
         self.lengths = np.array([noise.frames for noise in noises])
         self.available = np.ones(len(noises), bool)

@@ -9,6 +9,7 @@ import json
 import os
 import wave
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,18 @@ from unified_sess.utils.parallel import parallel_map
 TYPES = ("mix_clean", "mix_both", "mix_single")
 
 
-def generate_split(rows, speech_folder, noise_folder, output, split, n_src, freqs, modes, types, workers):
+def generate_split(
+    rows: list[dict],
+    speech_folder: str | Path,
+    noise_folder: str | Path,
+    output: str | Path,
+    split: str,
+    n_src: int,
+    freqs: Sequence[str],
+    modes: Sequence[str],
+    types: Sequence[str],
+    workers: int,
+) -> None:
     """Write the mixtures of one split and their metadata; what an earlier, killed run made is kept.
 
     Arguments

@@ -11,12 +11,12 @@ from unified_sess.utils.errors import UserError
 from unified_sess.utils.parallel import parallel_map
 
 
-def is_perturbed(path):
+def is_perturbed(path: str | Path) -> bool:
     """Whether a name is that of a speed-perturbed noise."""
     return Path(path).stem.endswith(tuple(SPEEDS))
 
 
-def make_all(folder, workers):
+def make_all(folder: str | Path, workers: int) -> None:
     """Make both speeds of every noise of a folder, at any depth, that lacks them."""
     originals = [path for path in sorted(Path(folder).glob("**/*.wav")) if not is_perturbed(path)]
     if not originals:
@@ -24,7 +24,7 @@ def make_all(folder, workers):
     _make([path.with_name(f"{path.stem}{ending}.wav") for path in originals for ending in SPEEDS], workers)
 
 
-def make_missing(rows, noise_folder, workers):
+def make_missing(rows: list[dict], noise_folder: str | Path, workers: int) -> None:
     """Make the perturbed noises that rows of metadata name and that are missing though their original is there."""
     named = sorted({row["noise_path"] for row in rows if is_perturbed(row["noise_path"])})
     targets = [Path(noise_folder) / name for name in named]

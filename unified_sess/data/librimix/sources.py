@@ -16,12 +16,12 @@ SPEEDS = {"sp08": 0.8, "sp12": 1.2}  # endings of the speed-perturbed training n
 MARGIN = (mixing.HALF_WIDTH + 1) * 2  # samples behind the cut that reach into it when resampled to 8 kHz
 
 
-def output_name(metadata_file, n_src):
+def output_name(metadata_file: str | Path, n_src: int) -> str:
     """Folder of a split: `libri2mix_train-clean-100.csv` gives `train-100`."""
     return Path(metadata_file).stem.replace(f"libri{n_src}mix_", "").replace("-clean", "")
 
 
-def read_metadata(path, n_src):
+def read_metadata(path: str | Path, n_src: int) -> list[dict]:
     """Rows of a metadata file as dictionaries.
 
     Raises
@@ -57,7 +57,7 @@ def read_metadata(path, n_src):
     return table.to_dict("records")
 
 
-def check_files(rows, speech_folder, noise_folder, n_src):
+def check_files(rows: list[dict], speech_folder: str | Path, noise_folder: str | Path, n_src: int) -> None:
     """Raise one error with the count when files that the rows name are missing."""
     speech = sorted({row[f"source_{k}_path"] for row in rows for k in range(1, n_src + 1)})
     noises = sorted({row["noise_path"] for row in rows})
@@ -67,7 +67,9 @@ def check_files(rows, speech_folder, noise_folder, n_src):
             raise UserError(f"{len(lost)} of {len(names)} {kind} are missing under {folder}, first {lost[0]}")
 
 
-def read_row(row, speech_folder, noise_folder, n_src, shortest=False):
+def read_row(
+    row: dict, speech_folder: str | Path, noise_folder: str | Path, n_src: int, shortest: bool = False
+) -> list[np.ndarray]:
     """First channels of the sources and the noise of a row, float32 `[time]`, at 16 kHz.
 
     The noise is read up to the longest source and extended where it is too short. With `shortest`, signals end soon

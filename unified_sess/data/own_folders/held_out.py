@@ -5,11 +5,13 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import soundfile
 from tqdm import tqdm
 
+from unified_sess.data.dynamic_mixing import DynamicMixingDataset
 from unified_sess.utils.errors import UserError
 
 SHARES = {"dev": 0.1, "test": 0.1}  # of the speakers and of the noises
@@ -17,7 +19,7 @@ MIXTURES = {"dev": 60, "test": 60}
 MADE_FROM = "made_from.json"
 
 
-def part_of(name):
+def part_of(name: str) -> str:
     """Part that a speaker or noise belongs to, `train`, `dev` or `test`: a function of its name alone."""
     place = int(hashlib.sha256(name.encode()).hexdigest()[:8], 16) / 2**32
     for part, share in SHARES.items():
@@ -27,7 +29,7 @@ def part_of(name):
     return "train"
 
 
-def in_part(names, part, needed, kind="speaker"):
+def in_part(names: Iterable[str], part: str, needed: int, kind: str = "speaker") -> set[str]:
     """Those of the names that belong to a part; with few names, their order decides, so that no part stays empty.
 
     Arguments
@@ -58,7 +60,7 @@ def in_part(names, part, needed, kind="speaker"):
     return set(parts[part])
 
 
-def write_held_out(folder, make_dataset, sample_rate):
+def write_held_out(folder: str | Path, make_dataset: Callable[[str], DynamicMixingDataset], sample_rate: int) -> Path:
     """Write the dev and test mixtures as a corpus in LibriMix layout, once.
 
     Arguments
@@ -108,7 +110,7 @@ def write_held_out(folder, make_dataset, sample_rate):
     return folder
 
 
-def fingerprint(dataset):
+def fingerprint(dataset: DynamicMixingDataset) -> str:
     """Everything that a part's mixtures are a function of, as a digest."""
     recordings = [[r.path, r.speaker, r.frames] for r in dataset.speech.recordings + dataset.noises.recordings]
     settings = [dataset.seed, dataset.sample_rate, dataset.num_spks, dataset.length, dataset.speed_factors]

@@ -75,7 +75,7 @@ class RoomBank:
         measured: str | os.PathLike | None = None,
         workers: int = 1,
         seed: int = 0,
-    ):
+    ) -> None:
         self.people, self.sample_rate, self.rt60 = people, sample_rate, rt60
         settings = {
             "rooms": rooms,

@@ -79,7 +79,7 @@ class SceneMaker:
         speech_loudness: tuple[float, float] = mixing.SPEECH_LOUDNESS,
         noise_loudness: tuple[float, float] = mixing.NOISE_LOUDNESS,
         bank: RoomBank | None = None,
-    ):
+    ) -> None:
         self.options, self.speech, self.noises, self.bank = options, speech, noises, bank
         self.num_spks, self.sample_rate = num_spks, sample_rate
         self.speech_loudness, self.noise_loudness = speech_loudness, noise_loudness

@@ -8,11 +8,14 @@ which device, does not count.
 import hashlib
 import json
 import os
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import soundfile
 
 from unified_sess.utils.audio import sound_path
+
+if TYPE_CHECKING:
+    from unified_sess.inference.separating import Separating  # with it torch, which reading marks does without
 
 PREFIX = "unified-sess result 2 "  # a new number when the same model and options give other samples
 OLD_PREFIX = "unified-sess: from recording "  # told the ends of the recording and nothing of model and options
@@ -62,7 +65,7 @@ def result_digest(path: str | os.PathLike, model_digest: str, settings: dict) ->
     return digest.hexdigest()[:32]
 
 
-def model_digest(model) -> str:
+def model_digest(model: "Separating") -> str:
     """Digest of a model's network, weights, rate and threshold; the device does not count.
 
     Arguments

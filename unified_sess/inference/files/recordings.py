@@ -54,7 +54,7 @@ class Recording:
         while reading also where samples are not finite or absurdly large.
     """
 
-    def __init__(self, path: str | os.PathLike, channel: Channel = None, stream: int | None = None):
+    def __init__(self, path: str | os.PathLike, channel: Channel = None, stream: int | None = None) -> None:
         if os.path.isdir(path):
             raise UserError(f"{path} is a folder, not an audio file")
         if os.path.exists(path) and not os.path.isfile(path):

@@ -17,7 +17,7 @@ class Resampler:
     500
     """
 
-    def __init__(self, rate: int, new_rate: int, channels: int):
+    def __init__(self, rate: int, new_rate: int, channels: int) -> None:
         self.channels = channels
         self.stream = soxr.ResampleStream(rate, new_rate, channels, "float32") if rate != new_rate else None
 

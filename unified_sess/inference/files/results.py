@@ -6,7 +6,7 @@ import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from unified_sess.inference.files.marks import read_mark
 from unified_sess.utils.errors import UserError
@@ -30,7 +30,7 @@ class Results:
         `wav` or `flac`.
     """
 
-    def __init__(self, folder: Path, name: str, extension: str):
+    def __init__(self, folder: Path, name: str, extension: str) -> None:
         self.folder, self.name, self.extension = folder, name, extension
 
     def path(self, kind: str) -> Path:
@@ -105,7 +105,7 @@ class Found:
         Results of something else, which the new ones replace.
     """
 
-    def __init__(self, whole: bool, kinds: set[str], stale: list[Path]):
+    def __init__(self, whole: bool, kinds: set[str], stale: list[Path]) -> None:
         self.whole, self.kinds, self.stale = whole, kinds, stale
 
 
@@ -126,14 +126,14 @@ class NewFiles:
     ('whole', 1)
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._stack = contextlib.ExitStack()
         self._files: list[tuple[BinaryIO, Path]] = []  # without a name
 
-    def __enter__(self):
+    def __enter__(self) -> "NewFiles":
         return self
 
-    def __exit__(self, *error):
+    def __exit__(self, *error: Any) -> bool | None:
         return self._stack.__exit__(*error)
 
     def open(self, path: Path) -> BinaryIO:

@@ -25,6 +25,7 @@ from unified_sess.inference.files.standard_input import STANDARD_INPUT, standard
 from unified_sess.inference.files.summaries import FAILED, KEPT, SEPARATED, summary_line
 from unified_sess.inference.files.tracks import TrackOptions, separate_to_tracks
 from unified_sess.inference.files.writing import LARGEST_WAV, SAMPLE_BYTES, write_results
+from unified_sess.inference.separating import Separating
 from unified_sess.inference.windows import DEFAULT_WINDOWS, Windows
 from unified_sess.network import set_effort
 from unified_sess.utils.audio import result_subtype
@@ -99,7 +100,7 @@ class Options(NamedTuple):
             "effort": self.effort,
         }
 
-    def check(self, model) -> None:
+    def check(self, model: Separating) -> None:
         """Raise `UserError` for values that cannot be."""
         self.windows.samples(model.sample_rate)
         if self.num_spks is not None and not 1 <= self.num_spks <= model.num_spks:
@@ -114,7 +115,7 @@ DEFAULT_OPTIONS = Options()
 
 
 def separate_files(
-    model,
+    model: Separating,
     paths: Sequence[str | os.PathLike],
     output_dir: str | os.PathLike,
     options: Options = DEFAULT_OPTIONS,
@@ -163,7 +164,7 @@ def separate_files(
 class _Run:
     """The state of `separate_files`."""
 
-    def __init__(self, model, output_dir, options, summaries):
+    def __init__(self, model, output_dir, options, summaries) -> None:
         self.model, self.output_dir, self.options, self.summaries = model, output_dir, options, summaries
         self.seconds, self.kept, self.separated, self.failed = 0.0, 0, 0, 0
 
@@ -257,7 +258,7 @@ def _separate_one(model, job, output_dir, digest, inputs, options, stop):
 
 
 def separate_recording(
-    model,
+    model: Separating,
     job: Job,
     output_dir: Path,
     options: Options = DEFAULT_OPTIONS,

@@ -20,7 +20,7 @@ class Spool:
         Columns.
     """
 
-    def __init__(self, file: BinaryIO, channels: int):
+    def __init__(self, file: BinaryIO, channels: int) -> None:
         self.file, self.channels, self.frames = file, channels, 0
 
     def write(self, block: np.ndarray) -> None:
@@ -40,7 +40,7 @@ class Spool:
 class Queue:
     """Samples `[time, channels]` that wait until others have come as far."""
 
-    def __init__(self, channels: int):
+    def __init__(self, channels: int) -> None:
         self.channels = channels
         self.pieces: list[np.ndarray] = []
 

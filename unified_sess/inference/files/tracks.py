@@ -14,6 +14,7 @@ from unified_sess.inference.files.resampling import Resampler
 from unified_sess.inference.files.spool import Queue, Spool
 from unified_sess.inference.loudness import Loudness
 from unified_sess.inference.scale import MixtureScale
+from unified_sess.inference.separating import Separating
 from unified_sess.inference.windows import DEFAULT_WINDOWS, NotFinite, Windows, separate_stream
 from unified_sess.utils.errors import UserError
 
@@ -84,7 +85,7 @@ class Tracks(NamedTuple):
 
 
 def separate_to_tracks(
-    model,
+    model: Separating,
     recording: Recording,
     file: BinaryIO,
     rate: int,
@@ -120,7 +121,7 @@ def separate_to_tracks(
 class _Way:
     """The state of `separate_to_tracks`."""
 
-    def __init__(self, model, recording, file, rate, options):
+    def __init__(self, model, recording, file, rate, options) -> None:
         self.model, self.recording, self.rate, self.options = model, recording, rate, options
         self.columns = model.num_spks + options.enhanced
         self.spool = Spool(file, self.columns + options.recorded)

@@ -107,7 +107,7 @@ def rttm(powers: np.ndarray, name: str) -> str:
 class _Mixing:
     """What goes into each file."""
 
-    def __init__(self, tracks, chosen, sounds, target_lufs):
+    def __init__(self, tracks, chosen, sounds, target_lufs) -> None:
         self.tracks, self.sounds = tracks, sounds
         self.people, speakers = np.flatnonzero(chosen), len(chosen)
         self.columns = [*self.people, *[speakers] * ("enhanced" in sounds)]

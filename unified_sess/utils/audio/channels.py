@@ -16,10 +16,10 @@ Channel = int | Literal["mean"] | None
 class Levels:
     """Powers and constant offsets of the channels of a recording and of their mean, block by block."""
 
-    def __init__(self, channels: int):
+    def __init__(self, channels: int) -> None:
         self.frames, self.sums, self.squares = 0, np.zeros(channels + 1), np.zeros(channels + 1)
 
-    def add(self, block: np.ndarray):
+    def add(self, block: np.ndarray) -> None:
         """Add samples `[time, channels]`."""
         self.frames += len(block)
         for k in range(block.shape[1] + 1):  # one by one: the memory of a single channel
@@ -51,7 +51,7 @@ class Choice(NamedTuple):
     note: str
 
 
-def check_channel(channel: Channel, channels: int, path: str):
+def check_channel(channel: Channel, channels: int, path: str) -> None:
     """`UserError` where there is no such channel."""
     if isinstance(channel, int) and not 1 <= channel <= channels:
         what = "one channel" if channels == 1 else f"{channels} channels"

@@ -46,7 +46,7 @@ class SoundStream:
         s that the header promises and the file does not have; of FLAC it is complete after reading.
     """
 
-    def __init__(self, path: str | os.PathLike):
+    def __init__(self, path: str | os.PathLike) -> None:
         self.path, layout = path, file_layout(path)
         self.trusted, self.missing, self._parts = layout.trusted, layout.missing, layout.parts or [None]
         with self._open(self._parts[0]) as file:

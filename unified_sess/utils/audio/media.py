@@ -53,7 +53,7 @@ class MediaStream:
         Naming the file: PyAV is not installed, there is no such stream, or it is protected or damaged.
     """
 
-    def __init__(self, path: str | os.PathLike, stream: int | None = None):
+    def __init__(self, path: str | os.PathLike, stream: int | None = None) -> None:
         if not media_available():
             raise UserError(f"{path} cannot be read by libsndfile: {INSTALL}")
         self.path, self.number, self.missing = path, stream or 1, 0.0

@@ -6,7 +6,7 @@ the first. So a file is cut where a new one begins, and a part whose header is w
 
 import io
 import os
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 
 class Part(NamedTuple):
@@ -33,29 +33,29 @@ class Layout(NamedTuple):
 class PartFile(io.RawIOBase):
     """A part as a file of its own, for decoders that take file objects."""
 
-    def __init__(self, path: str | bytes | os.PathLike, part: Part):
+    def __init__(self, path: str | bytes | os.PathLike, part: Part) -> None:
         self.file, self.part, self.position = open(path, "rb"), part, 0
         self.size = len(part.prefix) + part.stop - part.start
 
-    def close(self):
+    def close(self) -> None:
         self.file.close()
         super().close()
 
-    def readable(self):
+    def readable(self) -> bool:
         return True
 
-    def seekable(self):
+    def seekable(self) -> bool:
         return True
 
-    def tell(self):
+    def tell(self) -> int:
         return self.position
 
-    def seek(self, offset, whence=os.SEEK_SET):
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         base = {os.SEEK_SET: 0, os.SEEK_CUR: self.position, os.SEEK_END: self.size}[whence]
         self.position = max(0, base + offset)
         return self.position
 
-    def readinto(self, buffer):
+    def readinto(self, buffer: Any) -> int:
         wanted = min(len(buffer), max(0, self.size - self.position))
         head = self.part.prefix[self.position : self.position + wanted]
         buffer[: len(head)] = head

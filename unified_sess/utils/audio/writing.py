@@ -10,7 +10,7 @@ from unified_sess.utils.errors import UserError
 from unified_sess.utils.files import atomic_path
 
 
-def write_audio(path: str | os.PathLike, signal: np.ndarray, sample_rate: int, subtype: str = "PCM_16"):
+def write_audio(path: str | os.PathLike, signal: np.ndarray, sample_rate: int, subtype: str = "PCM_16") -> None:
     """Write a signal `[time]` or `[time, channels]`; the file appears whole or not at all."""
     with atomic_path(path) as temporary:
         try:
