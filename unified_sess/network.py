@@ -40,11 +40,17 @@ class NoEnhancer(nn.Module):
 class NetworkOutput(NamedTuple):
     """What the network says of a mixture.
 
-    sources : `[batch, time, speakers]`, the estimated sources.
-    features : `[batch, channels, frames]`, the enhanced features W_e.
-    noisy : `[batch, channels, frames]`, the features W_n of the mixture.
-    earlier : the sources after each earlier step of a separator that refines them step by step; empty where they were
-        not asked for.
+    Attributes
+    ----------
+    sources : torch.Tensor
+        `[batch, time, speakers]`, the estimated sources.
+    features : torch.Tensor
+        `[batch, channels, frames]`, the enhanced features W_e.
+    noisy : torch.Tensor
+        `[batch, channels, frames]`, the features W_n of the mixture.
+    earlier : tuple of torch.Tensor
+        The sources after each earlier step of a separator that refines them step by step; empty where they were not
+        asked for.
     """
 
     sources: torch.Tensor

@@ -33,11 +33,18 @@ SLICE = 500
 class Corpus(NamedTuple):
     """A corpus on disk.
 
-    kind : LibriMix, WHAM or WHAMR.
-    root : folder of the splits, `.../wav8k/min`; `$data_root` of the manifests.
-    splits : names of the folders of train, valid and test.
-    num_spks, sample_rate : speakers of a mixture, Hz.
-    mixture, clean : folder names of the mixture that is separated and of the clean mixture.
+    Attributes
+    ----------
+    kind : str
+        LibriMix, WHAM or WHAMR.
+    root : Path
+        Folder of the splits, `.../wav8k/min`; `$data_root` of the manifests.
+    splits : dict
+        Names of the folders of train, valid and test.
+    num_spks, sample_rate : int
+        Speakers of a mixture, Hz.
+    mixture, clean : str
+        Folder names of the mixture that is separated and of the clean mixture.
     """
 
     kind: str

@@ -26,11 +26,17 @@ REQUIRED = object()
 class Setting:
     """What a setting may be.
 
-    optional : whether null (None) is allowed.
-    fixed : whether a run that has checkpoints must keep it, since it decides weights, optimizer groups or data.
-    merges : whether the keys that are given replace those of the experiment file, the others staying.
-    absent : value where an experiment file, such as one written earlier, does not have the setting; `REQUIRED`: the
-        file has to.
+    Attributes
+    ----------
+    optional : bool
+        Whether null (None) is allowed.
+    fixed : bool
+        Whether a run that has checkpoints must keep it, since it decides weights, optimizer groups or data.
+    absent
+        Value where an experiment file, such as one written earlier, does not have the setting; `REQUIRED`: the file
+        has to.
+    merges : bool
+        Whether the keys that are given replace those of the experiment file, the others staying.
     """
 
     optional: bool = False

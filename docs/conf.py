@@ -1,0 +1,59 @@
+"""Sphinx builds the site from these pages: pip install -e ".[docs]" && sphinx-build -W docs site."""
+
+import re
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import unified_sess  # noqa: E402  after the path
+
+project = "unified_sess"
+author = "the unified_sess developers"
+version = release = unified_sess.__version__
+
+extensions = [
+    "myst_nb",  # pages in MyST, and the notebook
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+]
+
+nb_execution_mode = "off"  # tests execute it
+myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
+myst_heading_anchors = 3
+
+# Docstrings: one sentence, then sections in numpy's style; `single backticks` are code.
+default_role = "code"
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+autodoc_typehints_format = "short"
+napoleon_google_docstring = False
+napoleon_use_rtype = False
+napoleon_use_param = True
+napoleon_use_ivar = True
+
+html_theme = "furo"
+html_title = f"unified_sess {version}"
+html_show_sphinx = False
+
+CODE = re.compile(r"(`+[^`]*`+)")
+
+
+def escape_bars(app, what, name, obj, options, lines):
+    """|x| and ||x|| are magnitudes in our docstrings, not substitutions of reStructuredText."""
+    for k, line in enumerate(lines):
+        if "|" in line and not line.lstrip().startswith(">>>"):
+            parts = CODE.split(line)
+            lines[k] = "".join(part if part.startswith("`") else part.replace("|", r"\|") for part in parts)
+
+
+def leave_out(app, what, name, obj, skip, options):
+    """Fields of named tuples have no text of their own; their class describes them."""
+    return True if (getattr(obj, "__doc__", None) or "").startswith("Alias for field number") else None
+
+
+def setup(app):
+    """Called by Sphinx."""
+    app.connect("autodoc-skip-member", leave_out)
+    app.connect("autodoc-process-docstring", escape_bars)
