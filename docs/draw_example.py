@@ -7,7 +7,7 @@ from pathlib import Path
 import matplotlib
 import soundfile
 
-from unified_sess.evaluation.plots import spectrogram
+from unified_sess.utils.figures import spectrogram
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt

@@ -17,7 +17,8 @@ BELOW = {
     "training": {"utils", "gradient_modulation", "network", "losses", "nnet", "data", "model_io", "moved"},
     "inference": {"utils", "network", "model_io"},
     "evaluation": {"utils", "network", "losses", "data", "model_io", "inference"},
-    "cli": {"utils", "network", "data", "model_io", "training", "inference", "evaluation"},
+    "app": {"utils", "network", "model_io", "inference"},
+    "cli": {"utils", "network", "data", "model_io", "training", "inference", "evaluation", "app"},
     "moved": set(),
     "__init__": {"moved"},
 }

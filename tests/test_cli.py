@@ -17,7 +17,7 @@ import typer
 from unified_sess import __version__, cli
 from unified_sess.model_io import model_files
 
-COMMANDS = ("separate", "join-summaries", "export", "evaluate", "compare", "check-data", "show-network")
+COMMANDS = ("separate", "app", "join-summaries", "export", "evaluate", "compare", "check-data", "show-network")
 
 
 def run(capsys, *arguments):

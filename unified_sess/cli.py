@@ -155,6 +155,32 @@ def separate(
     separate_files(network, paths, output_dir, options, jobs, share, sys.stdout if json else None)
 
 
+@app.command("app")
+def app_command(
+    model: Annotated[
+        list[str] | None,
+        typer.Option(help="Exported folder, results folder or hub id; several to choose from, without it our own."),
+    ] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets others in.")] = "127.0.0.1",
+    port: Annotated[int | None, typer.Option(help="Without it the first free one from 7860; 0 is any.")] = None,
+    max_size: Annotated[float, typer.Option(help="Largest upload in MB.")] = 1000.0,
+    device: Device = None,
+):
+    """Serve a page to separate recordings in the browser.
+
+    From this machine and for it alone, unless --host says otherwise; nothing goes to the network. Ctrl-C ends it and
+    deletes uploads and results.
+
+    \b
+    unified-sess app
+    unified-sess app --model my-model --model results/unified/1234 --port 8000
+    """
+    from unified_sess.app.server import serve
+
+    keep_freed_memory()
+    serve(model or [], host, port, max_size, checked_device(device))
+
+
 @app.command()
 def join_summaries(
     files: Annotated[list[Path], typer.Argument(help="Files with the lines of separate --json.")],

@@ -178,6 +178,11 @@ def minimum_length(encoder: nn.Module) -> int:
     return max((m.kernel_size[0] for m in encoder.modules() if isinstance(m, nn.Conv1d)), default=1)
 
 
+def most_effort(modules: Modules) -> int:
+    """How often a separator that works in steps runs its cell at most; 1 for the others."""
+    return getattr(modules["masknet"], "repeats", 1)
+
+
 def set_effort(modules: Modules, effort: int) -> None:
     """Choose how often a separator that works in steps runs its cell: fewer runs are faster and separate less well.
 
@@ -193,7 +198,7 @@ def set_effort(modules: Modules, effort: int) -> None:
     UserError
         For another number, or a separator that does not work in steps.
     """
-    most = getattr(modules["masknet"], "repeats", 1)
+    most = most_effort(modules)
     if most == 1:
         raise UserError("the separator of this model does not work in steps: leave effort out")
     if not 1 <= effort <= most:

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import soundfile
 
-from unified_sess.evaluation.plots import read_train_log, spectrogram
+from unified_sess.evaluation.plots import read_train_log
 from unified_sess.evaluation.report import write_report
 from unified_sess.evaluation.results import Results
 from unified_sess.utils.errors import UserError
+from unified_sess.utils.figures import spectrogram
 
 LOG = """epoch: 1, lr: 1.00e-03, optimizer_steps: 3 - train loss_ss: 27.08, train conflict_rate: 7.39e-01 - valid loss_ss: 19.81, valid si_snri: -1.92e+01
 epoch: 2, lr: 5.10e-04, optimizer_steps: 6 - train loss_ss: 18.42, train conflict_rate: 7.68e-01 - valid loss_ss: 17.05, valid si_snri: -1.64e+01

@@ -6,17 +6,14 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from scipy.signal import stft
 
 from unified_sess.evaluation.results import Results
 from unified_sess.evaluation.statistics import mean_interval
-from unified_sess.utils.figures import BLUE, ORANGE, figure_with_axes
+from unified_sess.utils.figures import BLUE, ORANGE, SPECTROGRAM_RANGE, figure_with_axes, spectrogram
 from unified_sess.utils.metric_names import headlines, metric_label
 
 BIN_WIDTH = 2.5  # dB of a mean in the scatter plots
 FEWEST_UTTERANCES = 5  # under which a bin has no mean
-SPECTROGRAM_RANGE = 70  # dB
-WINDOW = 0.032  # s
 
 
 def improvement_figure(results: Results) -> Figure | None:
@@ -149,10 +146,3 @@ def spectrogram_figure(signal: np.ndarray, sample_rate: int, loudest: float | No
     ax.set_xlabel("s", fontsize=8, labelpad=0)
     ax.tick_params(labelsize=7)
     return figure
-
-
-def spectrogram(signal: np.ndarray, sample_rate: int) -> np.ndarray:
-    """Level in dB, `[frequencies, frames]`."""
-    size = max(16, round(WINDOW * sample_rate))
-    _, _, values = stft(signal, sample_rate, nperseg=size, noverlap=size * 3 // 4)
-    return 20 * np.log10(np.abs(values) + 1e-9)

@@ -14,13 +14,13 @@ from unified_sess.evaluation.plots import (
     enhancement_figure,
     improvement_figure,
     read_train_log,
-    spectrogram,
     spectrogram_figure,
     training_figure,
 )
 from unified_sess.evaluation.results import Results, read_results
 from unified_sess.evaluation.tables import result_tables
 from unified_sess.utils.audio import read_audio
+from unified_sess.utils.figures import spectrogram
 from unified_sess.utils.files import atomic_path
 from unified_sess.utils.metric_names import HEADLINES, METRIC_NAMES, metric_label
 

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import tempfile
+import threading
 import traceback
 from collections.abc import Iterator
 from typing import NoReturn, TypeVar
@@ -43,6 +44,27 @@ def one_line_errors(program: str) -> Iterator[None]:
         _exit(program, message)
     except KeyboardInterrupt:
         _exit(program, "interrupted", status=130)
+
+
+@contextlib.contextmanager
+def ended_gently() -> Iterator[None]:
+    """The signals with which schedulers and closed terminals end a program are taken like Ctrl-C meanwhile.
+
+    So what is half-written or temporary goes. Does nothing outside the main thread.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    names = [name for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = {name: signal.getsignal(getattr(signal, name)) for name in names}
+    try:
+        for name in names:
+            if before[name] != signal.SIG_IGN:  # as nohup leaves it
+                signal.signal(getattr(signal, name), signal.default_int_handler)
+        yield
+    finally:
+        for name in names:
+            signal.signal(getattr(signal, name), before[name])
 
 
 def _lost_worker_line(error: BaseException) -> str | None:

@@ -7,6 +7,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 BLUE, ORANGE, GREY = "#2a6f97", "#d1495b", "0.6"
+SPECTROGRAM_RANGE = 70  # dB that colours span
+WINDOW = 0.032  # s of a frame of a spectrogram
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -24,3 +26,13 @@ def figure_with_axes(width: float, height: float, columns: int = 1, **kwargs: An
         ax.grid(alpha=0.25)
         ax.spines[["top", "right"]].set_visible(False)
     return figure, axes
+
+
+def spectrogram(signal: np.ndarray, sample_rate: int) -> np.ndarray:
+    """Level in dB of a signal `[time]` at a rate in Hz, `[frequencies, frames]`."""
+    from scipy.signal import stft  # slow to import, and most figures do without
+
+    size = max(16, round(WINDOW * sample_rate))
+    signal = np.pad(signal, (0, max(0, size - len(signal))))
+    _, _, values = stft(signal, sample_rate, nperseg=size, noverlap=size * 3 // 4)
+    return 20 * np.log10(np.abs(values) + 1e-9)

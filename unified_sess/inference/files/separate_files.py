@@ -3,12 +3,11 @@
 import contextlib
 import errno
 import os
-import signal
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import NamedTuple, TextIO
@@ -29,7 +28,7 @@ from unified_sess.inference.separating import Separating
 from unified_sess.inference.windows import DEFAULT_WINDOWS, Windows
 from unified_sess.network import set_effort
 from unified_sess.utils.audio import result_subtype
-from unified_sess.utils.errors import UserError, os_error_line, writable_folder
+from unified_sess.utils.errors import UserError, ended_gently, os_error_line, writable_folder
 
 LOUDNESS_RANGE = (-70.0, 0.0)  # LUFS
 
@@ -200,9 +199,9 @@ class _Run:
         pool = ThreadPoolExecutor(min(jobs, len(work)))
         bar = tqdm(total=len(work), desc="Separating", unit="file", dynamic_ncols=True)
         try:
-            with _ended_gently():
-                arguments = self.output_dir, digest, inputs, self.options, stop
-                futures = {pool.submit(_separate_one, self.model, job, *arguments): job for job in work}
+            with ended_gently():
+                arguments = self.output_dir, self.options, digest, inputs, stop
+                futures = {pool.submit(separate_or_tell, self.model, job, *arguments): job for job in work}
                 for future in as_completed(futures):
                     bar.update()
                     self._note(futures[future], future.result())
@@ -240,10 +239,19 @@ class _Run:
         return "; ".join(parts)
 
 
-def _separate_one(model, job, output_dir, digest, inputs, options, stop):
-    """Separate a file; returns its summary, also when it fails."""
+def separate_or_tell(
+    model,
+    job: Job,
+    output_dir: Path,
+    options: Options = DEFAULT_OPTIONS,
+    digest: str | None = None,
+    inputs: Collection[str] = (),
+    stop: threading.Event | None = None,
+    progress: Callable[[float], object] | None = None,
+) -> dict:
+    """Separate one file as `separate_recording` does; where that fails, the summary tells it in one line, `error`."""
     try:
-        return separate_recording(model, job, output_dir, options, digest, inputs, stop)
+        return separate_recording(model, job, output_dir, options, digest, inputs, stop, progress)
     except UserError as problem:
         line = str(problem)
     except OSError as error:
@@ -265,6 +273,7 @@ def separate_recording(
     digest: str | None = None,
     inputs: Collection[str] = (),
     stop: threading.Event | None = None,
+    progress: Callable[[float], object] | None = None,
 ) -> dict:
     """Separate one file; its results appear together and whole.
 
@@ -283,6 +292,8 @@ def separate_recording(
         Real paths that must not be overwritten.
     stop : threading.Event
         Ends the work when set.
+    progress : callable
+        Is told how many s were separated, piece by piece; without it long recordings show a bar.
 
     Returns
     -------
@@ -321,7 +332,7 @@ def separate_recording(
     with tempfile.TemporaryFile(dir=output_dir) as file:
         loudness = options.normalize is not None
         track_options = TrackOptions(options.enhanced, options.noise, loudness, options.fixed_order, options.windows)
-        tracks = separate_to_tracks(model, recording, file, rate, track_options, stop)
+        tracks = separate_to_tracks(model, recording, file, rate, track_options, stop, progress)
         chosen = tracks.active if options.num_spks is None else tracks.loudest(options.num_spks)
         people = [f"s{k + 1}" for k in range(int(chosen.sum()))]
         mark = Mark(digest, tuple(sorted({*people, *extras, *(k for k in found.kinds if not SPEAKER.fullmatch(k))})))
@@ -354,19 +365,6 @@ def _summary(job, status, recording, results, kinds):
 
 def _is_same_folder(path, output_dir):
     return os.path.isdir(path) and os.path.realpath(path) == os.path.realpath(output_dir)
-
-
-@contextlib.contextmanager
-def _ended_gently():
-    """The signal with which schedulers end a job is taken like Ctrl-C, so that nothing half-written stays."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _report(text, kind="error: "):

@@ -1,7 +1,7 @@
 """One recording to separated tracks: the way that `separate_file` and `unified-sess separate` share."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -91,6 +91,7 @@ def separate_to_tracks(
     rate: int,
     options: TrackOptions = TrackOptions(),
     stop: threading.Event | None = None,
+    progress: Callable[[float], object] | None = None,
 ) -> Tracks:
     """Separate a recording in bounded memory; everything that is known only at its end is measured on the way.
 
@@ -106,16 +107,21 @@ def separate_to_tracks(
     options : TrackOptions
     stop : threading.Event
         Ends the work when set.
+    progress : callable
+        Is told how many s were read, piece by piece; without it long recordings show a bar.
 
     Raises
     ------
     UserError
         Naming the recording when it cannot be read, or when the network gives what is no number.
     """
+    way = _Way(model, recording, file, rate, options)
+    if progress is not None:
+        return way.go(stop, progress)
     long = recording.duration > options.windows.length
     with tqdm(total=round(recording.duration, 1), desc=Path(recording.path).name, unit="s", leave=False,
               disable=None if long else True, dynamic_ncols=True) as bar:  # fmt: skip
-        return _Way(model, recording, file, rate, options).go(stop, bar.update)
+        return way.go(stop, bar.update)
 
 
 class _Way:

@@ -1,0 +1,116 @@
+"""Serving the page from this machine."""
+
+import contextlib
+import importlib.util
+import os
+import socket
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from unified_sess.app.storage import storage
+from unified_sess.app.tasks import TaskQueue
+from unified_sess.utils.errors import UserError, ended_gently
+
+HOST = "127.0.0.1"  # this machine alone
+PORTS = range(7860, 7880)  # tried in this order where none is given
+MAX_SIZE = 1000  # MB of an upload
+PATIENCE = 2  # s that open connections have in the end
+SHIPPED = "The model that ships"
+
+
+def serve(
+    models: Sequence[str],
+    host: str = HOST,
+    port: int | None = None,
+    max_size: float = MAX_SIZE,
+    device: str | None = None,
+) -> None:
+    """Serve the page until Ctrl-C; then everything that was uploaded or made is deleted.
+
+    Arguments
+    ---------
+    models : sequence of str
+        Exported folders, results folders or hub ids to choose from; none takes the model that ships.
+    host : str
+        Address to listen on; what the environment says for Gradio does not count.
+    port : int
+        Or 0 for any that is free; None takes the first free one from 7860.
+    max_size : float
+        Largest upload in MB.
+    device : str
+        `cpu`, `cuda`, ...; None takes a GPU where there is one.
+
+    Raises
+    ------
+    UserError
+        Where Gradio is missing, the address is taken, or a model cannot be loaded.
+    """
+    if not max_size > 0:
+        raise UserError(f"--max-size {max_size:g}: give a number of MB above 0")
+    if importlib.util.find_spec("gradio") is None:
+        raise UserError("the page needs Gradio: pip install 'unified_sess[app]' (the extra `app`)")
+    with ended_gently(), contextlib.closing(_listen(host, port)) as listener, storage() as folder:
+        networks = _load(models, device)
+        with TaskQueue() as queue:
+            server = _server(networks, folder, queue, max_size)
+            print(f"unified-sess app: {_address(host, listener)} (Ctrl-C ends it)", flush=True)
+            with contextlib.suppress(KeyboardInterrupt):
+                server.run([listener])
+    print("unified-sess app: ended, uploads and results are deleted")
+
+
+def _listen(host, port):
+    """A socket that listens on an address."""
+    try:
+        family, _, _, _, place = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)[0]
+    except OSError:
+        raise UserError(
+            f"--host {host} is no address of this machine: 127.0.0.1 serves it alone, 0.0.0.0 all"
+        ) from None
+    for number in PORTS if port is None else [port]:
+        listener = socket.socket(family)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((place[0], number))
+            return listener
+        except (OSError, OverflowError) as error:
+            listener.close()
+            reason = getattr(error, "strerror", None) or error
+    raise UserError(f"cannot listen on {host}, port {number} ({reason}): give another --host or --port")
+
+
+def _address(host, listener):
+    return f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
+
+
+def _load(models, device):
+    """`Separator` by the name that people choose."""
+    from unified_sess.inference.separating import Separator
+
+    networks = {}
+    for source in models or [None]:
+        name = SHIPPED if source is None else Path(source).name or source
+        networks[source if name in networks else name] = Separator.load(source, device)
+    return networks
+
+
+def _server(networks, folder, queue, max_size):
+    """The page as a server of uvicorn that is not started yet."""
+    os.environ["GRADIO_TEMP_DIR"] = str(folder)  # Gradio reads these when it is imported
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+    tempfile.tempdir = str(folder)
+    import gradio
+    import uvicorn
+    from fastapi import FastAPI
+
+    from unified_sess.app.page import CSS, THEME, build_page
+    from unified_sess.app.sessions import Sessions
+
+    page = build_page(Sessions(networks, folder, queue))
+    options = {"theme": THEME, "css": CSS, "max_file_size": round(max_size * 1e6), "run_history": False}
+    plain = {"footer_links": [], "ssr_mode": False, "mcp_server": False, "enable_monitoring": False, "pwa": False}
+    application = gradio.mount_gradio_app(FastAPI(openapi_url=None), page, path="/", **options, **plain)
+    config = uvicorn.Config(application, log_level="warning", timeout_graceful_shutdown=PATIENCE)
+    return uvicorn.Server(config)
