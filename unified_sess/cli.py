@@ -4,12 +4,15 @@ import sys
 from collections.abc import Sequence
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from unified_sess.utils.allocator import keep_freed_memory
 from unified_sess.utils.errors import UserError, one_line_errors
+
+if TYPE_CHECKING:
+    from unified_sess.utils.audio import Channel
 
 app = typer.Typer(
     help="Clean noisy recordings and separate their speakers.",
@@ -17,7 +20,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-UsageError = typer.BadParameter.__base__  # of the click that typer carries
+UsageError: Any = typer.BadParameter.__base__  # of the click that typer carries
 INTERRUPTED = 130  # what typer makes of Ctrl-C
 
 Model = Annotated[
@@ -332,10 +335,12 @@ def checked_device(name: str | None) -> str | None:
     return name
 
 
-def checked_channel(text: str | None) -> int | str | None:
+def checked_channel(text: str | None) -> "Channel":
     """A channel's number or `mean`; `UserError` for anything else."""
-    if text is None or text == "mean":
-        return text
+    if text is None:
+        return None
+    if text == "mean":
+        return "mean"
     if not text.isdecimal() or int(text) < 1:
         raise UserError(f"--channel {text}: give a number from 1, or mean")
     return int(text)

@@ -51,8 +51,10 @@ def check_data(folder: str | os.PathLike, workers: int | None = None) -> dict[st
     job = functools.partial(_check_file, str(folder))
     results = parallel_map(job, files, workers or available_cores(), "check")
     found = dict(zip(files, results, strict=True))
-    report = {name: [] for name in ("unreadable", "truncated", "silent", "clipped", "mis-rated", "too short")}
-    groups = defaultdict(Counter)
+    report: dict[str, list[str]] = {
+        name: [] for name in ("unreadable", "truncated", "silent", "clipped", "mis-rated", "too short")
+    }
+    groups: defaultdict[str, Counter] = defaultdict(Counter)
     for path, (_, rate, _) in found.items():
         groups[_rate_group(path)][rate] += rate is not None
     for path, (faults, rate, _) in found.items():
@@ -89,7 +91,7 @@ def leaking_speakers(files: Iterable[str]) -> list[str]:
     for path in files:
         parts = Path(path).parts
         place, split = next(((k, s) for k, s in enumerate(map(_split_of, parts[:-1])) if s), (None, None))
-        if split is None:
+        if place is None or split is None:
             continue
         fields = [utterance.split("-") for utterance in Path(path).stem.split("_")]
         if all(len(f) == 3 and "".join(f).isdigit() for f in fields):

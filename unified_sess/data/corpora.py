@@ -15,7 +15,7 @@ from unified_sess.utils.audio import audio_info, is_audio
 from unified_sess.utils.errors import UserError
 from unified_sess.utils.files import atomic_path
 
-SPLITS = {
+SPLITS: dict[str, dict[str, tuple[str, ...]]] = {
     "LibriMix": {"train": ("train-360", "train-100"), "valid": ("dev",), "test": ("test",)},
     "WHAM": {"train": ("tr",), "valid": ("cv",), "test": ("tt",)},
 }

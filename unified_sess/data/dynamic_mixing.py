@@ -169,7 +169,7 @@ class DynamicMixingDataset(torch.utils.data.Dataset):
         peaks = [float(max(signal.max(), -signal.min())) for signal in signals]
         noise_range = self.noise_loudness if self.noises else None
         gains = mixing.draw_gains(random, [m.loudness for m in measured], peaks, self.speech_loudness, noise_range)
-        signals = np.stack(signals) * gains.astype(np.float32)[:, None]
-        mixture = signals.sum(0)
+        scaled = np.stack(signals) * gains.astype(np.float32)[:, None]
+        mixture = scaled.sum(0)
         weight = np.float32(mixing.peak_weight(mixture))
-        return [r.path for r in chosen], mixture * weight, np.ascontiguousarray((signals[: self.num_spks] * weight).T)
+        return [r.path for r in chosen], mixture * weight, np.ascontiguousarray((scaled[: self.num_spks] * weight).T)

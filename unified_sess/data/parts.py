@@ -78,7 +78,7 @@ def build_datasets(
         train_split=settings.get("train_split"),
         parts=("valid", "test") if dynamic else ("train", "valid", "test"),
     )
-    datasets = {}
+    datasets: dict[str, MixtureDataset | DynamicMixingDataset] = {}
     for part, path in prepare_manifests(corpus, settings["save_folder"]).items():
         manifest = read_manifest(path, corpus.root)
         factors = settings.get("speed_perturb") if part == "train" else None

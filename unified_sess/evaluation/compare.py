@@ -1,5 +1,6 @@
 """Several models on the same mixtures: paired differences with intervals."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ FURTHER_METRICS = ("stoi", "dnsmos_ovrl")  # beside the headlines
 SAME_INPUT = 0.02  # dB between two measurements of one mixture's own SI-SNR
 
 
-def compare(results_folders: list[str | Path], metrics: list[str] | None = None) -> pd.DataFrame:
+def compare(results_folders: Sequence[str | Path], metrics: Sequence[str] | None = None) -> pd.DataFrame:
     """Compare results on the utterances that all of them measured.
 
     Arguments
@@ -75,7 +76,7 @@ def compare(results_folders: list[str | Path], metrics: list[str] | None = None)
     return table
 
 
-def run_compare(results_folders: list[str | Path], output: str | Path | None = None) -> pd.DataFrame:
+def run_compare(results_folders: Sequence[str | Path], output: str | Path | None = None) -> pd.DataFrame:
     """What `unified-sess compare` does: print the comparison, and write `comparison.csv` into the folder `output`."""
     table = compare(results_folders)
     if output is not None:

@@ -15,8 +15,10 @@ TALKS = -30.0  # dB: somebody talks in a frame whose direct path is above this, 
 QUIET = -50.0  # dB: nobody else does where the others' reverberant images are below this, relative to their loudest
 MARGIN = 6.0  # dB by which a voice is on one track and not on another
 
-METRICS = ("si_snr", "si_snri", "right_track", "wrong_track", "other_tracks", "der", "der_missed", "der_false")
-METRICS += ("der_confused", "people_found", "people_right", "alone_others")
+METRICS = (
+    *("si_snr", "si_snri", "right_track", "wrong_track", "other_tracks", "der", "der_missed", "der_false"),
+    *("der_confused", "people_found", "people_right", "alone_others"),
+)
 
 
 class SingleTalk(NamedTuple):

@@ -103,14 +103,14 @@ def read_train_log(path: str | Path) -> dict[str, np.ndarray]:
 
 def training_figure(curves: dict[str, np.ndarray]) -> Figure | None:
     """Losses, validation SI-SNRi, learning rate and conflict rate over the epochs; None without a log."""
-    panels = [
+    panels: list[tuple[str, tuple[str, ...], str]] = [
         ("L_SS (dB, negative SI-SNR)", ("train loss_ss", "valid loss_ss"), "linear"),
         ("L_SE (distance of features)", ("train loss_se", "valid loss_se"), "log"),
         ("SI-SNRi (dB), validation", ("valid si_snri",), "linear"),
         ("conflict rate of the gradients", ("train conflict_rate",), "linear"),
         ("learning rate", ("lr",), "log"),
     ]
-    panels = [(title, [n for n in names if n in curves], scale) for title, names, scale in panels]
+    panels = [(title, tuple(n for n in names if n in curves), scale) for title, names, scale in panels]
     panels = [panel for panel in panels if any(_drawable(curves[n], panel[2]).any() for n in panel[1])]
     if "epoch" not in curves or not panels:
         return None

@@ -48,14 +48,14 @@ class Signals:
         self, mixture: Signal, clean: Signal, sources: Signal, estimates: Signal, enhanced: Signal, sample_rate: int
     ) -> None:
         self.mixture, self.clean, self.enhanced = (_double(x) for x in (mixture, clean, enhanced))
-        self.sources, estimates = _double(sources).T, _double(estimates).T
+        self.sources, outputs = _double(sources).T, _double(estimates).T
         self.sample_rate = sample_rate
-        self.faults = {}
-        if not (estimates.isfinite().all() and self.enhanced.isfinite().all()):
+        self.faults: dict[str, str] = {}
+        if not (outputs.isfinite().all() and self.enhanced.isfinite().all()):
             self.faults = dict.fromkeys(("estimates", "enhanced"), "the network's output is not finite")
-            estimates, self.enhanced = (x.nan_to_num(0, 0, 0) for x in (estimates, self.enhanced))
-        self.rest_level = rest_level(estimates.T, len(self.sources))
-        self.estimates = estimates[match_estimates(estimates.T, self.sources.T)]
+            outputs, self.enhanced = (x.nan_to_num(0, 0, 0) for x in (outputs, self.enhanced))
+        self.rest_level = rest_level(outputs.T, len(self.sources))
+        self.estimates = outputs[match_estimates(outputs.T, self.sources.T)]
         self.level = max(_power(x) for x in (self.mixture, self.clean, *self.sources))
         own_level = max(map(_power, self.estimates))  # networks are free in their scale
         for name, signals, level in (("source", self.sources, self.level), ("estimate", self.estimates, own_level)):
@@ -119,11 +119,11 @@ def match_estimates(estimates: Signal, sources: Signal) -> list[int]:
     list of int
         `order[speaker]` is the estimate of that speaker.
     """
-    estimates, sources = _double(estimates).T, _double(sources).T
-    if len(estimates) < len(sources):
-        raise ValueError(f"{len(estimates)} estimates cannot be those of {len(sources)} sources")
-    loudest = _by_energy(estimates)[: len(sources)].sort().values
-    table = si_snr(estimates[loudest].unsqueeze(1), sources.unsqueeze(0))
+    outputs, targets = _double(estimates).T, _double(sources).T
+    if len(outputs) < len(targets):
+        raise ValueError(f"{len(outputs)} estimates cannot be those of {len(targets)} sources")
+    loudest = _by_energy(outputs)[: len(targets)].sort().values
+    table = si_snr(outputs[loudest].unsqueeze(1), targets.unsqueeze(0))
     rows, columns = linear_sum_assignment(-table.numpy())
     return [int(loudest[row]) for _, row in sorted(zip(columns, rows))]
 
@@ -133,11 +133,11 @@ def rest_level(estimates: Signal, speakers: int) -> float | None:
 
     None where there are no further ones; -120 dB is the least.
     """
-    estimates = _double(estimates).T
-    if len(estimates) <= speakers:
+    outputs = _double(estimates).T
+    if len(outputs) <= speakers:
         return None
-    energies = estimates.square().sum(-1)
-    rest = energies[_by_energy(estimates)[speakers:]].sum() / energies.sum().clamp(min=1e-300)
+    energies = outputs.square().sum(-1)
+    rest = energies[_by_energy(outputs)[speakers:]].sum() / energies.sum().clamp(min=1e-300)
     return float(10 * torch.log10(rest.clamp(min=RATIO_RANGE)))
 
 
@@ -176,7 +176,7 @@ def _power(signal):
     return float(signal.square().mean())
 
 
-def _double(signal):
+def _double(signal: Signal) -> torch.Tensor:
     return (
         torch.as_tensor(np.ascontiguousarray(signal) if isinstance(signal, np.ndarray) else signal)
         .detach()

@@ -13,6 +13,7 @@ from unified_sess.inference.windows import DEFAULT_WINDOWS, Windows
 from unified_sess.model_io.model_files import CONFIG, ModelConfig, find_model, load_model
 from unified_sess.model_io.results_folder import is_results_folder, load_trained_network
 from unified_sess.network import ENHANCED_FROM, enhance_alone, separate, separate_and_enhance
+from unified_sess.utils.audio import Channel
 
 
 class Separating:
@@ -78,7 +79,7 @@ class Separating:
         path: str | Path,
         savedir: str | Path | None = None,
         windows: Windows = DEFAULT_WINDOWS,
-        channel: int | str | None = None,
+        channel: Channel = None,
         stream: int | None = None,
     ) -> torch.Tensor:
         """Separate an audio file of any rate, length and channel count.

@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import PyTorchModelHubMixin
+from huggingface_hub import EvalResult, PyTorchModelHubMixin
 from speechbrain.inference.interfaces import Pretrained
 
 from unified_sess.inference.separating import Separating, model_name, read_model
 from unified_sess.model_io.composite import CompositeMaskNet
 from unified_sess.model_io.model_card import read_evaluations, write_model_card
-from unified_sess.model_io.model_files import CONFIG, is_exported, read_config, save_model
+from unified_sess.model_io.model_files import CONFIG, ModelConfig, is_exported, read_config, save_model
 from unified_sess.model_io.weights import load_checkpoint
 from unified_sess.network import ENHANCED_FROM, MODULE_NAMES, NoEnhancer
 from unified_sess.utils.errors import UserError
@@ -22,8 +22,8 @@ class UnifiedSeparation(
 ):
     """A trained network that enhances and separates.
 
-    `from_pretrained` reads `config.json` and `model.safetensors` and executes nothing of the folder; use it for models
-    of strangers. `from_hparams` runs what the folder's `hyperparams.yaml` says, as SpeechBrain does.
+    `from_pretrained` reads `config.json` and `model.safetensors` and executes nothing of the folder; use it for
+    untrusted models. `from_hparams` runs what the folder's `hyperparams.yaml` says, as SpeechBrain does.
 
     Arguments
     ---------
@@ -51,29 +51,31 @@ class UnifiedSeparation(
     def __init__(
         self, modules: Mapping[str, torch.nn.Module] | None = None, hparams: dict | None = None, **kwargs: Any
     ) -> None:
-        missing = [name for name in self.MODULES_NEEDED if name not in (modules or {})]
+        modules = dict(modules or {})
+        missing = [name for name in self.MODULES_NEEDED if name not in modules]
         if missing:
             raise UserError(f"the model has no {', '.join(missing)}")
-        modules = dict(modules)
         if isinstance(modules["masknet"], CompositeMaskNet):
             modules["enhancer"] = modules["masknet"].enhancer
             modules["masknet"] = modules["masknet"].masknet
         modules.setdefault("enhancer", NoEnhancer())
         super().__init__({name: modules[name] for name in MODULE_NAMES}, hparams, **kwargs)
-        self.config, self.evaluations = None, []  # for the files that `save_pretrained` writes
+        self.config: ModelConfig | None = None
+        self.evaluations: list[EvalResult] = []  # both for the files that `save_pretrained` writes
 
+    # Read-only here, where the classes above have plain attributes: mypy cannot know that nobody sets them.
     @property
-    def num_spks(self) -> int:
+    def num_spks(self) -> int:  # type: ignore[override]
         """Number of sources."""
         return self.hparams.num_spks
 
     @property
-    def sample_rate(self) -> int:
+    def sample_rate(self) -> int:  # type: ignore[override]
         """Rate in Hz that signals must have."""
         return self.hparams.sample_rate
 
     @property
-    def enhanced_from(self) -> str:
+    def enhanced_from(self) -> str:  # type: ignore[override]
         """What the enhanced mixture is made of: `enhancer` or `sources`, see `network.separate_and_enhance`."""
         return getattr(self.hparams, "enhanced_from", ENHANCED_FROM[0])
 
@@ -115,7 +117,7 @@ class UnifiedSeparation(
         return model
 
     @classmethod
-    def from_pretrained(
+    def from_pretrained(  # type: ignore[override]  # a download takes the same options by keyword
         cls, source: str | Path | None = None, *, device: str | None = None, **download_options: Any
     ) -> "UnifiedSeparation":
         """Load a model without executing anything of it.

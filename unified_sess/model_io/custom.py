@@ -78,7 +78,7 @@ class Separator(resepformer.ResourceEfficientSeparator):
         return torch.cat([super(Separator, self).forward(x) for x in inpt.split(1)], dim=1)
 
 
-STAND_INS = {
+STAND_INS: dict[str, dict] = {
     "unified_sess.network": {"NoEnhancer": NoEnhancer},
     "unified_sess.model_io.composite": {"CompositeMaskNet": CompositeMaskNet},
     "unified_sess.nnet.conv_tasnet": {"MaskNet": conv_tasnet.MaskNet},
@@ -98,7 +98,7 @@ for _module, _names in {
 def provide_stand_ins() -> None:
     """Make the names of `STAND_INS` importable."""
     for path, members in STAND_INS.items():
-        parent = None
+        parent: types.ModuleType | None = None
         names = path.split(".")
         for depth, name in enumerate(names, start=1):
             whole = ".".join(names[:depth])

@@ -131,7 +131,7 @@ def _custom(config: ModelConfig) -> str:
     """The text of `custom.py`, which needs this package neither for SpeechBrain's classes nor for what it brings."""
     text, wanted = Path(__file__).with_name("custom.py").read_text(encoding="utf-8"), json.dumps(config.modules)
     if any(network.__name__ in wanted for network in SPECTRAL_NETWORKS):
-        files = [Path(network.__file__).read_text(encoding="utf-8") for network in SPECTRAL_NETWORKS]
+        files = [Path(str(network.__file__)).read_text(encoding="utf-8") for network in SPECTRAL_NETWORKS]
         # In one file, what one module takes from another stands above.
         text = "\n\n".join([*(OWN_IMPORTS.sub("", file) for file in files), text])
     return text

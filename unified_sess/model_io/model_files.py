@@ -178,16 +178,21 @@ def read_config(path: str | Path) -> ModelConfig:
     modules = content.get("modules")
     if not isinstance(modules, dict) or set(modules) != set(MODULE_NAMES):
         raise UserError(f"{path} must describe {', '.join(MODULE_NAMES)}")
-    numbers = [content.get(name) for name in ("num_spks", "sample_rate")]
-    if not all(type(number) is int and number > 0 for number in numbers):
-        raise UserError(f"{path} lacks num_spks or sample_rate")
-    if not SAMPLE_RATES[0] <= numbers[1] <= SAMPLE_RATES[1]:
-        raise UserError(
-            f"{path} has a sample rate of {numbers[1]} Hz, where {SAMPLE_RATES[0]} to {SAMPLE_RATES[1]} work"
-        )
+    speakers, rate = checked_numbers(content, path)
+    if not SAMPLE_RATES[0] <= rate <= SAMPLE_RATES[1]:
+        raise UserError(f"{path} has a sample rate of {rate} Hz, where {SAMPLE_RATES[0]} to {SAMPLE_RATES[1]} work")
     check_size(modules, path)
     trees = {name: as_of_today(modules[name]) for name in MODULE_NAMES}
-    return ModelConfig(trees, *numbers, *checked_options(content, path))
+    return ModelConfig(trees, speakers, rate, *checked_options(content, path))
+
+
+def checked_numbers(content: Mapping, where: str | Path) -> tuple[int, int]:
+    """`num_spks` and `sample_rate` (Hz) of a config or an experiment; `UserError` naming `where` for anything else."""
+    speakers, rate = content.get("num_spks"), content.get("sample_rate")
+    # Exactly int: to Python, True is one too.
+    if not (type(speakers) is int and type(rate) is int and speakers > 0 and rate > 0):
+        raise UserError(f"{where} lacks num_spks or sample_rate")
+    return speakers, rate
 
 
 def checked_options(content: Mapping, where: str | Path) -> tuple[float | None, str]:
@@ -204,7 +209,7 @@ def checked_options(content: Mapping, where: str | Path) -> tuple[float | None, 
     return silence_threshold, enhanced_from
 
 
-def checked_silence_threshold(value: object, where: str | Path) -> float | None:
+def checked_silence_threshold(value: Any, where: str | Path) -> float | None:
     """The number in dB, or None where there is none; `UserError` naming `where` for anything else."""
     if value is None:
         return None

@@ -6,6 +6,8 @@ same tree becomes `config.json` and the `!new:` nodes of an exported `hyperparam
 
 import importlib
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import yaml
 from torch import nn
@@ -97,7 +99,7 @@ def build(tree: dict, where: object) -> nn.Module:
     return _build(tree, where)
 
 
-def check_size(trees: dict[str, dict], where: object) -> None:
+def check_size(trees: Mapping[str, dict], where: object) -> None:
     """Raise `UserError` where trees are no network of a size that exists."""
     for name, tree in trees.items():
         check(tree, f"{where}: {name}")
@@ -180,8 +182,10 @@ def trees_of_experiment(text: str, where: object) -> tuple[dict[str, dict], dict
         When the file does not parse or a module is missing or not in the whitelist.
     """
     content = read_yaml(text, where)
-    modules = content.get("modules") if isinstance(content, dict) else None
-    missing = [name for name in MODULE_NAMES if not isinstance(modules, dict) or name not in modules]
+    content = content if isinstance(content, dict) else {}
+    modules = content.get("modules")
+    modules = modules if isinstance(modules, dict) else {}
+    missing = [name for name in MODULE_NAMES if name not in modules]
     if missing:
         raise UserError(f"{where} has no {', '.join(missing)} under 'modules': give the results folder of a training")
     check_size({name: modules[name] for name in MODULE_NAMES}, where)
@@ -189,7 +193,7 @@ def trees_of_experiment(text: str, where: object) -> tuple[dict[str, dict], dict
     return trees, {k: v for k, v in content.items() if isinstance(v, (str, int, float, bool, type(None)))}
 
 
-def as_of_today(value: object) -> object:
+def as_of_today(value: object) -> Any:
     """A checked tree with classes by the names they have now, without what serves training alone."""
     if not isinstance(value, dict):
         return value

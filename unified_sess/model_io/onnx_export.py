@@ -53,7 +53,7 @@ def to_onnx(config: ModelConfig, modules: Mapping[str, nn.Module]) -> bytes:
             torch.onnx.export(
                 network,
                 (example,),
-                file,
+                file,  # type: ignore[arg-type]  # torch takes buffers too, though it does not say so
                 input_names=[INPUT],
                 output_names=list(OUTPUTS),
                 dynamic_axes=AXES,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from torch import nn
 
-from unified_sess.model_io.model_files import ModelConfig, check_speakers, checked_options
+from unified_sess.model_io.model_files import ModelConfig, check_speakers, checked_numbers, checked_options
 from unified_sess.model_io.module_tree import trees_of_experiment
 from unified_sess.model_io.weights import build_with_weights, read_checkpoint
 from unified_sess.network import MODULE_NAMES
@@ -44,20 +44,20 @@ def load_trained_network(folder: str | Path) -> tuple[ModelConfig, dict[str, nn.
     experiment = folder / EXPERIMENT
     if not folder.is_dir():
         raise UserError(f"there is no results folder {folder}")
-    checkpoint = best_checkpoint(folder) if experiment.is_file() else None
+    checkpoint = (
+        best_checkpoint(folder) if experiment.is_file() else folder
+    )  # without an experiment the next lines end it
     try:
         text = read_text(experiment, LARGEST_EXPERIMENT)
     except (OSError, ValueError):
         raise UserError(f"{folder} has no readable {EXPERIMENT}: give the output folder of a training") from None
     trees, settings = trees_of_experiment(text, experiment)
-    numbers = [settings.get(name) for name in ("num_spks", "sample_rate")]
-    if not all(type(number) is int and number > 0 for number in numbers):
-        raise UserError(f"{experiment} lacks num_spks or sample_rate")
+    speakers, rate = checked_numbers(settings, experiment)
     options = checked_options(settings, experiment)
     states = {name: read_checkpoint(checkpoint / f"{name}.ckpt") for name in MODULE_NAMES}
     modules = build_with_weights(trees, states, experiment, checkpoint)
-    check_speakers(modules, numbers[0], experiment)
-    return ModelConfig(trees, *numbers, *options), modules
+    check_speakers(modules, speakers, experiment)
+    return ModelConfig(trees, speakers, rate, *options), modules
 
 
 def best_checkpoint(folder: str | Path) -> Path:

@@ -122,7 +122,7 @@ def multiply_accumulates(modules: Mapping[str, nn.Module], sample_rate: int) -> 
                     stack.callback(handle.remove)
         stack.enter_context(torch.no_grad())
         stack.enter_context(sdpa_kernel(SDPBackend.MATH))
-        counts = {}
+        counts: dict[str, float] = {}
         signal = torch.randn(1, SECONDS * sample_rate)
         features = _counted(modules, "encoder", signal, counts)
         features = features * _counted(modules, "enhancer", features, counts)[0]

@@ -57,7 +57,7 @@ def read_tensors(path: str | Path) -> dict[str, torch.Tensor]:
 
 def by_module(tensors: Mapping[str, torch.Tensor], path: str | Path) -> dict[str, dict[str, torch.Tensor]]:
     """State dicts of the four modules from tensors named `module.key`; `UserError` for another name."""
-    states = {name: {} for name in MODULE_NAMES}
+    states: dict[str, dict[str, torch.Tensor]] = {name: {} for name in MODULE_NAMES}
     for key, tensor in tensors.items():
         name, _, rest = key.partition(".")
         if name not in states:

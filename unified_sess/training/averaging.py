@@ -49,7 +49,7 @@ class WeightAverage:
         if isinstance(decay, bool) or not isinstance(decay, (int, float)) or not 0 <= decay < 1:
             raise UserError(f"ema_decay must be a number from 0 to below 1, such as 0.999, not '{decay}'")
         self.modules, self.decay = modules, decay
-        self.others = None  # the set of weights that is not in the modules, by name
+        self.others: dict[str, torch.Tensor] | None = None  # the set of weights that is not in the modules, by name
         self.used = False  # whether the modules hold the average
         self.steps = 0
 
@@ -61,6 +61,8 @@ class WeightAverage:
     @torch.no_grad()
     def update(self) -> None:
         """Take in the weights after a step of training."""
+        if self.others is None:
+            raise RuntimeError("the average has not been started: call start()")
         self.steps += 1
         decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
         torch._foreach_lerp_(list(self.others.values()), list(self._parameters().values()), 1 - decay)

@@ -14,6 +14,8 @@ from speechbrain.utils.distributed import if_main_process
 from speechbrain.utils.logger import get_logger
 
 from unified_sess.data.batches import Batch, EpochSampler, collate
+from unified_sess.data.dataset import MixtureDataset
+from unified_sess.data.dynamic_mixing import DynamicMixingDataset
 from unified_sess.network import ENHANCED_FROM, UnifiedNetwork
 from unified_sess.training.averaging import WeightAverage
 from unified_sess.training.checkpoints import AtomicCheckpointer, fused_as_made, load_statistics, save_statistics
@@ -78,8 +80,8 @@ class UnifiedBrain(sb.Brain):
         scheduler = getattr(self.hparams, "lr_scheduler", None)
         self.learning_rate = LearningRate(self.hparams.lr, self.hparams.lr_factors, scheduler)
         self.totals = LossTotals()
-        self.window_loss = []  # losses of the batches of an accumulation window, on the device
-        self.saved = {}  # state of the checkpoint that the run goes on from
+        self.window_loss: list[torch.Tensor] = []  # losses of the batches of an accumulation window, on the device
+        self.saved: dict[str, Any] = {}  # state of the checkpoint that the run goes on from
         self.records = None
 
     def init_optimizers(self) -> None:
@@ -100,7 +102,11 @@ class UnifiedBrain(sb.Brain):
     # Data
 
     def make_dataloader(
-        self, dataset: torch.utils.data.Dataset, stage: sb.Stage, ckpt_prefix: str = "dataloader-", **loader_kwargs: Any
+        self,
+        dataset: MixtureDataset | DynamicMixingDataset,
+        stage: sb.Stage,
+        ckpt_prefix: str = "dataloader-",
+        **loader_kwargs: Any,
     ) -> torch.utils.data.DataLoader:
         """A loader whose order and contents are a function of (seed, epoch), for any number of workers.
 

@@ -57,7 +57,9 @@ class Replay:
 
     def __init__(self, function: Callable[..., Any], record: Callable[..., Any] = _record) -> None:
         self.function, self.record = function, record
-        self.seen, self.recorded, self.pool = Counter(), {}, None
+        self.seen: Counter[tuple] = Counter()  # calls of each shape
+        self.recorded: dict[tuple, tuple] = {}  # inputs, how to replay, outputs
+        self.pool: Any = None
 
     def __call__(self, *inputs: Any) -> Any:
         """The function's outputs; a replay overwrites those of the last one."""

@@ -72,17 +72,17 @@ def average_gradients(
     UserError
         Another process has ended or does not answer.
     """
-    flat = [g for gradients in lists for g in gradients]
+    flat: list[torch.Tensor | None] = [g for gradients in lists for g in gradients]
     if is_distributed():
         shapes = [p for gradients in lists for p, _ in zip(like, gradients)]
         flat, count = _sum_over_ranks(flat, shapes, count)
     divisor = count.clamp(min=1)
     for dtype in {g.dtype for g in flat if g is not None}:
-        here = [i for i, g in enumerate(flat) if g is not None and g.dtype == dtype]
-        for i, mean in zip(here, torch._foreach_div([flat[i] for i in here], divisor.to(dtype))):
+        here = {i: g for i, g in enumerate(flat) if g is not None and g.dtype == dtype}
+        for i, mean in zip(here, torch._foreach_div(list(here.values()), divisor.to(dtype))):
             flat[i] = mean
-    flat = iter(flat)
-    return [[next(flat) for _ in gradients] for gradients in lists], count
+    means = iter(flat)
+    return [[next(means) for _ in gradients] for gradients in lists], count
 
 
 def sum_over_ranks(values: torch.Tensor, on_all: bool = True) -> torch.Tensor:
@@ -99,7 +99,7 @@ def gather_from_ranks(names: list) -> list:
     """The lists of all ranks, one behind the other."""
     if not is_distributed():
         return names
-    lists = [None] * dist.get_world_size()
+    lists: list[list] = [[]] * dist.get_world_size()
     with lost_process_is_one_line():
         dist.all_gather_object(lists, names)
     return [name for part in lists for name in part]

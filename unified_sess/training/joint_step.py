@@ -1,7 +1,7 @@
 """One optimizer step from two gradients: accumulate both, average them over ranks, modulate, hand over."""
 
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, cast
 
 import torch
 
@@ -14,14 +14,14 @@ from unified_sess.training.utterance_losses import UtteranceLosses
 class BatchGradients(NamedTuple):
     """Gradients of a batch: of the SE task on the shared parameters, of the SS task on all, and utterances kept."""
 
-    enhancement: list
-    separation: list
-    count: torch.Tensor
+    enhancement: Sequence[torch.Tensor | None]
+    separation: Sequence[torch.Tensor | None]
+    count: torch.Tensor  # type: ignore[assignment]  # not the `count` of tuples
 
     def clone(self) -> "BatchGradients":
         """A copy with memory of its own."""
-        copies = [[g if g is None else g.clone() for g in gradients] for gradients in self[:2]]
-        return BatchGradients(*copies, self.count.clone())
+        enhancement, separation = ([g if g is None else g.clone() for g in gradients] for gradients in self[:2])
+        return BatchGradients(enhancement, separation, self.count.clone())
 
 
 class JointStep:
@@ -75,9 +75,9 @@ class JointStep:
 
     def reset(self) -> None:
         """Forget the gradients of an unfinished window."""
-        self.se_gradients = [None] * len(self.shared)
-        self.ss_gradients = [None] * len(self.parameters)
-        self.count = None
+        self.se_gradients: list[torch.Tensor | None] = [None] * len(self.shared)
+        self.ss_gradients: list[torch.Tensor | None] = [None] * len(self.parameters)
+        self.count: torch.Tensor | None = None
         self.pending = False
 
     def kept(self, separation: torch.Tensor) -> torch.Tensor:
@@ -105,14 +105,16 @@ class JointStep:
         ss = torch.where(kept, losses.separation, 0).sum()
         se = None
         if self.with_enhancement:
-            se = self.enhancement_weight * torch.where(kept, losses.enhancement, 0).sum()
+            enhancement = cast(torch.Tensor, losses.enhancement)  # there where the task takes part
+            se = self.enhancement_weight * torch.where(kept, enhancement, 0).sum()
         if scale is not None:
             ss, se = ss * scale, None if se is None else se * scale
         if se is None or self.one_pass:  # one backward pass
             total = ss if se is None else ss + se
             separation = torch.autograd.grad(total, self.parameters, allow_unused=True)
             return BatchGradients([None] * len(self.shared), separation, kept.sum())
-        return BatchGradients(*self._both(se, ss, losses.features), kept.sum())
+        se_gradients, ss_gradients = self._both(se, ss, losses.features)
+        return BatchGradients(se_gradients, ss_gradients, kept.sum())
 
     def add(self, gradients: BatchGradients | None) -> None:
         """Add the `BatchGradients` of a batch to those of the window; None for a rank without utterances."""

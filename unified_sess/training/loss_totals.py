@@ -60,7 +60,9 @@ class Validation:
 
     def __init__(self, silence_defined: bool = False) -> None:
         self.silence_defined = silence_defined
-        self.totals, self.ids, self.flags = LossTotals(), [], []
+        self.totals = LossTotals()
+        self.ids: list[str] = []
+        self.flags: list[torch.Tensor] = []
 
     def add(self, batch: Batch, losses: UtteranceLosses) -> None:
         """Add the utterances of a batch; never waits for the device."""

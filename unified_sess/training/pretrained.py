@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import nn
@@ -98,11 +99,12 @@ def start_as_identity(enhancer: nn.Module) -> None:
         _constant_dual_path(state)
         channels = len(state["end_conv1x1.weight"])
     elif isinstance(enhancer, TimeFrequencyNet):
-        enhancer.masks.weight.zero_()
-        enhancer.masks.bias.fill_(1)
+        state["masks.weight"].zero_()
+        state["masks.bias"].fill_(1)
         return
     elif isinstance(enhancer, BandSplitNet):
-        for linear in enhancer.masks.bands_out:
+        bands: Any = enhancer.masks.bands_out  # linear layers
+        for linear in bands:
             linear.weight.zero_()
             linear.bias.zero_()
             linear.bias.unflatten(1, (enhancer.num_spks, 2, -1))[:, :, 0] = 1

@@ -20,7 +20,8 @@ class Records:
     """
 
     def __init__(self, folder: str | Path, tensorboard: bool) -> None:
-        self.folder, self.tensorboard, self.writer = Path(folder), tensorboard, None
+        self.folder, self.tensorboard = Path(folder), tensorboard
+        self.writer: SummaryWriter | None = None
 
     def write(self, numbers: dict, gradients: list | None, epoch: int) -> None:
         """Write an epoch.

@@ -44,6 +44,11 @@ class Setting:
     absent: Any = REQUIRED
     merges = False
 
+    @property
+    def wanted(self) -> str:
+        """What a value must be, for messages."""
+        return "a value"
+
     def typed(self, name: str, text: str) -> Any:
         """The value that a text of the command line means, checked."""
         if self.optional and text.strip().lower() in NULL_WORDS:
@@ -60,6 +65,9 @@ class Setting:
 
     def _read(self, name, text):
         return read_yaml(text, f"--{name}")
+
+    def _checked(self, name, value):
+        return value
 
     def _refuse(self, name, value):
         shown = f"'{value}'" if isinstance(value, str) else value

@@ -21,7 +21,7 @@ class UtteranceLosses(NamedTuple):
     """
 
     separation: torch.Tensor
-    enhancement: torch.Tensor
+    enhancement: torch.Tensor | None
     sources: torch.Tensor
     features: tuple
 
@@ -51,7 +51,7 @@ class LossChoice(NamedTuple):
     @classmethod
     def of(cls, hparams: Any, with_enhancement: bool) -> "LossChoice":
         """The choice of an experiment's settings; a file that does not name the losses has the paper's."""
-        names = cls._field_defaults
+        names: dict[str, Any] = cls._field_defaults
         enhancement = getattr(hparams, "enhancement_loss", names["enhancement"])
         return cls(
             getattr(hparams, "separation_loss", names["separation"]),

@@ -226,7 +226,7 @@ class _Engine:
         # Breath and jitter are random; state also carries over from sentence to sentence, so the same calls in a fresh
         # process give the same speech, not the same call twice.
         self.library.espeak_ng_SetRandSeed(ctypes.c_long(0))
-        self.chunks = []
+        self.chunks: list[np.ndarray] = []
         kind = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
         self.callback = kind(self._receive)  # kept, or it would be collected while C still calls it
         self.library.espeak_SetSynthCallback(self.callback)

@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -84,13 +85,13 @@ def draw_rows(
     groups = groups[:count]
     plain = [noise for noise in noises if not is_perturbed(noise.path)]
     pick_noise = _NoisePicker(plain if plain and len(groups) <= len(plain) else noises, random)
-    rows = []
+    rows: list[dict] = []
     for number, group in enumerate(groups):
         sources = [usable[k] for k in group]
         starts = [_draw_start(s, random) if number >= first_round else 0 for s in sources]
         needed = max(s.frames - start for s, start in zip(sources, starts))
         noise = pick_noise(needed)
-        row = {"mixture_ID": "_".join(s.path.rsplit("/", 1)[-1].rsplit(".", 1)[0] for s in sources)}
+        row: dict[str, Any] = {"mixture_ID": "_".join(s.path.rsplit("/", 1)[-1].rsplit(".", 1)[0] for s in sources)}
         if number >= first_round:
             row["mixture_ID"] += f"_{number}"
         for k, s in enumerate(sources, 1):

@@ -11,6 +11,7 @@ import wave
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -57,7 +58,7 @@ def generate_split(
     output, types = Path(output), list(types)
     check_files(rows, speech_folder, noise_folder, n_src)
     subfolders = [f"s{k + 1}" for k in range(n_src)] + types + (["noise"] if types != ["mix_clean"] else [])
-    job = {"speech": str(speech_folder), "noise": str(noise_folder), "out": str(output), "split": split}
+    job: dict[str, Any] = {"speech": str(speech_folder), "noise": str(noise_folder), "out": str(output), "split": split}
     job |= {"n_src": n_src, "freqs": list(freqs), "modes": list(modes), "types": types, "subfolders": subfolders}
     found = _prepare_folders(job, {f"{row['mixture_ID']}.wav" for row in rows})
     # The journal is what is done: one line a mixture, added once all its files are whole.

@@ -1,7 +1,6 @@
 """People, recordings and noises that would both train and be tested: told by name or by their sound."""
 
 import hashlib
-import itertools
 import json
 import os
 import re
@@ -51,15 +50,15 @@ def check_overlap(
     note : str
         What could not be told; None where all speakers have names.
     """
-    training = [list(_files(folders)) for folders in (speech_folders, noise_folders)]
+    speech, noise = list(_files(speech_folders)), list(_files(noise_folders))
     held_out = {part: [row for row in manifest] for part, manifest in manifests.items()}
-    stamp = _digest([*itertools.chain(*training), *(row.mixture for rows in held_out.values() for row in rows)])
+    stamp = _digest([*speech, *noise, *(row.mixture for rows in held_out.values() for row in rows)])
     record = Path(record)
     if record.is_file():
         kept = json.loads(record.read_text(encoding="utf-8"))
         if kept["stamp"] == stamp:
             return kept["found"], kept["note"]
-    found, note = _look(*training, held_out)
+    found, note = _look(speech, noise, held_out)
     with atomic_path(record) as temporary:
         Path(temporary).write_text(json.dumps({"stamp": stamp, "found": found, "note": note}), encoding="utf-8")
     return found, note

@@ -13,6 +13,7 @@ from unified_sess.data import mixing
 from unified_sess.data.own_folders.speaker_tables import speaker_of
 from unified_sess.utils.audio import (
     AUDIO_EXTENSIONS,
+    Channel,
     Levels,
     choose_channel,
     is_audio,
@@ -135,7 +136,7 @@ def read_recording(recording: Recording, start: int, stop: int) -> np.ndarray:
         Naming the file, when it cannot be read or has changed.
     """
     path = os.path.join(recording.folder, recording.path)
-    channel = "mean" if recording.channel is None else recording.channel + 1
+    channel: Channel = "mean" if recording.channel is None else recording.channel + 1
     try:
         signal, _ = read_audio(path, start, min(stop, recording.frames), recording.sample_rate, channel)
     except UserError as error:

@@ -27,7 +27,7 @@ from unified_sess.inference.files.writing import LARGEST_WAV, SAMPLE_BYTES, writ
 from unified_sess.inference.separating import Separating
 from unified_sess.inference.windows import DEFAULT_WINDOWS, Windows
 from unified_sess.network import set_effort
-from unified_sess.utils.audio import result_subtype
+from unified_sess.utils.audio import Channel, result_subtype
 from unified_sess.utils.errors import UserError, ended_gently, os_error_line, writable_folder
 
 LOUDNESS_RANGE = (-70.0, 0.0)  # LUFS
@@ -76,7 +76,7 @@ class Options(NamedTuple):
     rttm: bool = False
     normalize: float | None = None
     num_spks: int | None = None
-    channel: int | str | None = None
+    channel: Channel = None
     stream: int | None = None
     subtype: str | None = None
     effort: int | None = None

@@ -15,7 +15,7 @@ from unified_sess.utils.audio.formats import MEDIA_EXTENSIONS
 from unified_sess.utils.audio.media import INSTALL, MediaStream, media_available
 from unified_sess.utils.audio.mp3 import frame_of, mp3_layout
 from unified_sess.utils.audio.ogg import ogg_layout
-from unified_sess.utils.audio.parts import Layout, PartFile, id3_size
+from unified_sess.utils.audio.parts import Layout, Part, PartFile, id3_size
 from unified_sess.utils.audio.wav import is_wav, wav_layout
 from unified_sess.utils.errors import UserError
 
@@ -48,7 +48,8 @@ class SoundStream:
 
     def __init__(self, path: str | os.PathLike) -> None:
         self.path, layout = path, file_layout(path)
-        self.trusted, self.missing, self._parts = layout.trusted, layout.missing, layout.parts or [None]
+        self.trusted, self.missing = layout.trusted, layout.missing
+        self._parts: list[Part | None] = [*layout.parts] if layout.parts else [None]
         with self._open(self._parts[0]) as file:
             self.sample_rate, self.channels, self.subtype = file.samplerate, file.channels, file.subtype
             self.frames = file.frames  # as its header says

@@ -4,6 +4,7 @@ import contextlib
 import importlib.util
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -116,7 +117,10 @@ class MediaStream:
         """Yields the sound in pieces of about `size` frames, float32, `[time, channels]`."""
         import av
 
-        resampler, form, waiting, count = None, None, [], 0
+        resampler: Any = None
+        form: tuple | None = None  # of the frames that the resampler takes
+        waiting: list[np.ndarray] = []
+        count = 0
         for frame in self._frames():
             this = (frame.format.name, frame.layout.name, frame.sample_rate)
             if this != form:
