@@ -27,7 +27,7 @@ import pandas as pd
 import soundfile
 import soxr
 
-MAKE = Path(__file__).resolve().parents[1] / "data_prep" / "make_librimix.py"
+MAKE_SCRIPT = Path(__file__).resolve().parents[1] / "data_prep" / "make_librimix.py"
 
 
 def write_metadata(corpora: Path, folder: Path, rows: int) -> None:
@@ -70,7 +70,7 @@ def generation(args: argparse.Namespace, folder: Path) -> None:
     speech, noise, meta = folder / "speech", folder / "noise", folder / "metadata"
     peer = [sys.executable, args.librimix / "scripts" / "create_librimix_from_metadata.py", "--librispeech_dir", speech]
     peer += ["--wham_dir", noise, "--metadata_dir", meta, "--n_src", "2"]
-    ours = [sys.executable, MAKE, "--librispeech", speech, "--wham-noise", noise, "--metadata", meta]
+    ours = [sys.executable, MAKE_SCRIPT, "--librispeech", speech, "--wham-noise", noise, "--metadata", meta]
     for freqs, modes in ((["8k"], ["min"]), (["8k", "16k"], ["min", "max"])):
         rates = []
         commands = [*peer, "--freqs", *freqs, "--modes", *modes], [*ours, "--freq", *freqs, "--mode", *modes]

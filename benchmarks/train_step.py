@@ -3,7 +3,7 @@
     python benchmarks/train_step.py --network sepformer --device cpu --seconds 0.5
     python benchmarks/train_step.py --network dprnn --device cuda --precision bf16 --seconds 4 --repeats 20 --cuda-graphs
 
-One row a rule, one step of `UnifiedBrain.fit_batch` each, interleaved; medians. `textbook` is the usual loop: two calls
+One row a rule, one step of `UnifiedBrain.fit_batch` each, interleaved; medians. `textbook` is the naive two-backward loop: two calls
 of `backward` with copies of `grad`, then dot product, test and projection tensor by tensor. Random signals. The first
 command takes two minutes on two cores; FLOPs and memory want a longer signal on a larger machine. Memory is all that
 tensors hold, weights and Adam's averages included: the allocator's counter on a GPU, the profiler's events on a CPU.
@@ -105,13 +105,13 @@ def make_steps(arguments: argparse.Namespace, batch: Batch) -> dict[str, Callabl
         optimizer = optimizer or brain.optimizer
         brain.optimizer = optimizer
         brain.optimizers_dict = {"opt_class": optimizer}
-        steps[name] = _fit(brain, batch)
+        steps[name] = _fit_batch(brain, batch)
         if name == "gm":
             steps["textbook"] = _textbook(brain, batch)
     return steps
 
 
-def _fit(brain, batch):
+def _fit_batch(brain, batch):
     def step():
         brain.step += 1
         brain.fit_batch(batch)

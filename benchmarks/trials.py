@@ -40,7 +40,7 @@ WARM_UP = 0.05  # share of the time in which the learning rate rises
 LAMBDA = 0.1
 
 
-class Part:
+class RecordingPool:
     """Recordings of speakers or noises, decoded one after the other."""
 
     def __init__(self, files: Sequence[Path]) -> None:
@@ -64,7 +64,9 @@ class Part:
         return mixing.extend_noise(signal, length)
 
 
-def make_batch(speech: Part, noise: Part, count: int, seconds: float, random: np.random.Generator) -> Batch:
+def make_batch(
+    speech: RecordingPool, noise: RecordingPool, count: int, seconds: float, random: np.random.Generator
+) -> Batch:
     """Noisy mixtures of two people at loudness drawn as power, `Batch`."""
     length = int(seconds * RATE)
     sources = np.zeros((count, length, 2), np.float32)
@@ -110,7 +112,7 @@ def speed(modules: torch.nn.ModuleDict, seconds: int = 8) -> float:
     return 1000 * best / seconds
 
 
-class Run:
+class TrialRun:
     """The training of one trial, which goes on where it was killed."""
 
     def __init__(self, trial: dict, arguments: argparse.Namespace) -> None:
@@ -135,7 +137,7 @@ class Run:
         torch.save(state, new)
         os.replace(new, self.file)
 
-    def train(self, speech: Part, noise: Part) -> None:
+    def train(self, speech: RecordingPool, noise: RecordingPool) -> None:
         """Train until the processor time is used up."""
         total, choice = 60 * self.arguments.minutes, LossChoice(step_weight=self.trial["step_weight"])
         saved = self.used
@@ -176,8 +178,8 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     arguments.output.mkdir(parents=True, exist_ok=True)
-    speech, noise = Part(arguments.speech), Part(arguments.noise)
-    dev_speech, dev_noise = Part(arguments.dev_speech), Part(arguments.dev_noise)
+    speech, noise = RecordingPool(arguments.speech), RecordingPool(arguments.noise)
+    dev_speech, dev_noise = RecordingPool(arguments.dev_speech), RecordingPool(arguments.dev_noise)
     dev = [
         make_batch(dev_speech, dev_noise, 4, DEV_SECONDS, np.random.default_rng([9, k]))
         for k in range(DEV_MIXTURES // 4)
@@ -188,7 +190,7 @@ def main() -> None:
         "|---" * 6 + "|",
     ]
     for trial in json.loads(arguments.trials.read_text()):
-        run = Run(DEFAULTS | trial, arguments)
+        run = TrialRun(DEFAULTS | trial, arguments)
         run.train(speech, noise)
         result = run.file.with_suffix(".json")
         if not result.exists():

@@ -7,7 +7,7 @@ EXPERIMENT = Path(__file__).resolve().parent / "unified.yaml"
 BASELINE = "separation-only"
 
 
-class Row(NamedTuple):
+class AblationRow(NamedTuple):
     """One row of the table.
 
     overrides : settings that differ from the experiment.
@@ -20,32 +20,34 @@ class Row(NamedTuple):
     speakers: int = 2
 
 
-ALONE = {"enhancer": "none", "enhancement_weight": 0}
-SUM = {"gradient_modulation": "sum"}
-ONCE = (1,)
-TWICE = (1, 2)
+SEPARATION_ALONE = {"enhancer": "none", "enhancement_weight": 0}
+SUM_OF_LOSSES = {"gradient_modulation": "sum"}
+ONE_SEED = (1,)
+TWO_SEEDS = (1, 2)
 
 ROWS = {
-    BASELINE: Row(ALONE),
-    "separation-only, larger": Row(ALONE | {"separator_layers": 4}),  # as large as the unified network, within 4 %
-    "cascade": Row({"enhancement_weight": 0}),  # with the enhancer, without the SE loss
-    "unified": Row(SUM),
-    "unified-gm": Row({}),
+    BASELINE: AblationRow(SEPARATION_ALONE),
+    "separation-only, larger": AblationRow(
+        SEPARATION_ALONE | {"separator_layers": 4}
+    ),  # as large as the unified network, within 4 %
+    "cascade": AblationRow({"enhancement_weight": 0}),  # with the enhancer, without the SE loss
+    "unified": AblationRow(SUM_OF_LOSSES),
+    "unified-gm": AblationRow({}),
     # Further rows, one seed; two where GM and the sum differed most
-    "pcgrad": Row({"gradient_modulation": "pcgrad"}, ONCE),
-    "remedy": Row({"gradient_modulation": "remedy"}, ONCE),
-    "unified-gm, SE target detached": Row({"detach_clean_features": True}, ONCE),
-    "unified-gm, granularity module": Row({"granularity": "module"}, ONCE),
-    "unified-gm, granularity global": Row({"granularity": "global"}, ONCE),
-    "unified, lambda 0.01": Row(SUM | {"enhancement_weight": 0.01}, ONCE),
-    "unified, lambda 1": Row(SUM | {"enhancement_weight": 1}, ONCE),
-    "unified, lambda 10": Row(SUM | {"enhancement_weight": 10}, TWICE),
-    "unified-gm, lambda 0.01": Row({"enhancement_weight": 0.01}, ONCE),
-    "unified-gm, lambda 1": Row({"enhancement_weight": 1}, ONCE),
-    "unified-gm, lambda 10": Row({"enhancement_weight": 10}, TWICE),
-    "three speakers, separation-only": Row(ALONE, ONCE, 3),
-    "three speakers, unified": Row(SUM, ONCE, 3),
-    "three speakers, unified-gm": Row({}, ONCE, 3),
+    "pcgrad": AblationRow({"gradient_modulation": "pcgrad"}, ONE_SEED),
+    "remedy": AblationRow({"gradient_modulation": "remedy"}, ONE_SEED),
+    "unified-gm, SE target detached": AblationRow({"detach_clean_features": True}, ONE_SEED),
+    "unified-gm, granularity module": AblationRow({"granularity": "module"}, ONE_SEED),
+    "unified-gm, granularity global": AblationRow({"granularity": "global"}, ONE_SEED),
+    "unified, lambda 0.01": AblationRow(SUM_OF_LOSSES | {"enhancement_weight": 0.01}, ONE_SEED),
+    "unified, lambda 1": AblationRow(SUM_OF_LOSSES | {"enhancement_weight": 1}, ONE_SEED),
+    "unified, lambda 10": AblationRow(SUM_OF_LOSSES | {"enhancement_weight": 10}, TWO_SEEDS),
+    "unified-gm, lambda 0.01": AblationRow({"enhancement_weight": 0.01}, ONE_SEED),
+    "unified-gm, lambda 1": AblationRow({"enhancement_weight": 1}, ONE_SEED),
+    "unified-gm, lambda 10": AblationRow({"enhancement_weight": 10}, TWO_SEEDS),
+    "three speakers, separation-only": AblationRow(SEPARATION_ALONE, ONE_SEED, 3),
+    "three speakers, unified": AblationRow(SUM_OF_LOSSES, ONE_SEED, 3),
+    "three speakers, unified-gm": AblationRow({}, ONE_SEED, 3),
 }
 
 
@@ -60,5 +62,5 @@ def sum_of(name: str) -> str | None:
     weight = {key: value for key, value in row.overrides.items() if key == "enhancement_weight"}
     if weight.get("enhancement_weight") == 0:
         return None
-    found = (other for other, r in ROWS.items() if r.overrides == SUM | weight and r.speakers == row.speakers)
+    found = (other for other, r in ROWS.items() if r.overrides == SUM_OF_LOSSES | weight and r.speakers == row.speakers)
     return next((other for other in found if other != name), None)

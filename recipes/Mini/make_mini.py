@@ -7,13 +7,13 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from unified_sess.data.scenes.scene_sets import Part, make_conversations, make_rooms
+from unified_sess.data.scenes.scene_sets import ScenePart, make_conversations, make_rooms
 from unified_sess.utils.errors import UserError, one_line_errors, writable_folder
 from unified_sess.utils.files import atomic_path
 from unified_sess.utils.parallel import available_cores
 
 HERE = Path(__file__).resolve().parent
-MAKE = HERE.parents[1] / "data_prep" / "make_librimix.py"
+MAKE_SCRIPT = HERE.parents[1] / "data_prep" / "make_librimix.py"
 
 SCENES = ("rooms", "conversations")
 # Part: folder of the speech, folder of the noise, seed of the rooms
@@ -61,7 +61,7 @@ def make_scenes(args: argparse.Namespace, speech: Path) -> None:
 
     def part(name, *counts):
         split, noise, seed = PARTS[name]
-        return Part(speech / split, args.wham_noise / noise, seed, counts)
+        return ScenePart(speech / split, args.wham_noise / noise, seed, counts)
 
     rates = [1000 * int(freq[:-1]) for freq in args.scene_freq]
     common = (rates, args.output / "cache", args.workers)
@@ -99,7 +99,14 @@ def main() -> None:
         splits = ("train-clean-100", "dev-clean", "test-clean")
         counts = [f"{split}={count}" for split, count in zip(splits, args.counts)]
         for n_src in args.n_src:
-            command = [sys.executable, str(MAKE), "--librispeech", str(speech), "--wham-noise", str(args.wham_noise)]
+            command = [
+                sys.executable,
+                str(MAKE_SCRIPT),
+                "--librispeech",
+                str(speech),
+                "--wham-noise",
+                str(args.wham_noise),
+            ]
             command += ["--output", str(args.output), "--n-src", str(n_src), "--freq", *args.freq, "--mode", "min"]
             command += ["--types", "mix_clean", "mix_both", "--workers", str(args.workers), "--count", *counts]
             status = subprocess.run(command, check=False).returncode

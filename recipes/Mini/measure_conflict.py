@@ -5,8 +5,8 @@
 
 Takes an experiment and its options as train.py does (`--pretrained MODEL` chooses the weights; without it they are
 random) and draws its training mixtures; on the CPU, in fp32. For steps of so many utterances it prints, by granularity: the conflict rate,
-the mean cosine of G_SE and G_SS, the length of G_SE against G_SS, and the share of the squared length of G_SE that GM
-takes out, with its 95 % interval over the steps. Where that share is next to nothing, GM and the plain sum train alike.
+the mean cosine of G_SE and G_SS, the gradient-norm ratio ||G_SE|| / ||G_SS||, and the share of ||G_SE||^2 that GM takes
+out, with its 95 % interval over the steps. Where that share is next to nothing, GM and the plain sum train alike.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from unified_sess.training.pretrained import load_pretrained
 from unified_sess.training.utterance_losses import LossChoice, UtteranceLosses, utterance_losses
 from unified_sess.utils.errors import UserError, one_line_errors
 
-TOGETHER = 2  # utterances of one forward pass; larger steps add up their gradients
+UTTERANCES_A_PASS = 2  # utterances of one forward pass; larger steps add up their gradients
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--utterances", type=int, nargs="+", default=[2, 16], help="utterances of a step; even numbers")
     parser.add_argument("experiment", nargs="+", help="experiment file and options of train.py, after --")
     arguments = parser.parse_args(arguments)
-    if arguments.steps < 2 or any(n < 1 or n % TOGETHER for n in arguments.utterances):
+    if arguments.steps < 2 or any(n < 1 or n % UTTERANCES_A_PASS for n in arguments.utterances):
         raise UserError("give 2 or more --steps, and even numbers of --utterances")
     with tempfile.TemporaryDirectory() as folder:
         joint, batches = prepare(arguments.experiment, folder)
@@ -47,12 +47,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "granularity",
             "conflict rate",
             "cosine",
-            "length of SE to SS gradient",
-            "taken out by GM",
+            "gradient-norm ratio SE to SS",
+            "share of G_SE's energy taken out by GM",
         ]
         print(f"| {' | '.join(names)} |", "|---" * len(names) + "|", sep="\n")
         for utterances in arguments.utterances:
-            for row in measure(joint, batches, arguments.steps, utterances // TOGETHER):
+            for row in measure(joint, batches, arguments.steps, utterances // UTTERANCES_A_PASS):
                 print(f"| {utterances} | {' | '.join(row)} |", flush=True)
 
 
@@ -68,8 +68,8 @@ def prepare(arguments: Sequence[str], folder: str) -> tuple[JointStep, Iterator[
         load_pretrained(modules, str(settings["pretrained"]), settings["sample_rate"])
     for name in settings["freeze"]:
         modules[name].requires_grad_(False)
-    if len(dataset) < TOGETHER:
-        raise UserError(f"{len(dataset)} training mixtures are too few: give {TOGETHER} or more")
+    if len(dataset) < UTTERANCES_A_PASS:
+        raise UserError(f"{len(dataset)} training mixtures are too few: give {UTTERANCES_A_PASS} or more")
     joint = JointStep(modules, GradientModulation("gm"), settings["enhancement_weight"], settings["threshold"])
     if not joint.with_enhancement:
         raise UserError(
@@ -81,10 +81,10 @@ def prepare(arguments: Sequence[str], folder: str) -> tuple[JointStep, Iterator[
 def _batches(joint, modules, dataset, settings):
     seconds = settings.get("training_signal_len")
     longest = None if seconds is None else round(seconds * settings["sample_rate"])
-    sampler = EpochSampler(dataset.frames, TOGETHER, settings["seed"], longest)
+    sampler = EpochSampler(dataset.frames, UTTERANCES_A_PASS, settings["seed"], longest)
     while True:
         for keys in sampler:
-            if len(keys) == TOGETHER:
+            if len(keys) == UTTERANCES_A_PASS:
                 batch = collate([dataset[key] for key in keys])
                 yield utterance_losses(modules, batch, LossChoice(detach_clean=settings["detach_clean_features"]))
         sampler.set_epoch(sampler.epoch + 1)
@@ -93,19 +93,19 @@ def _batches(joint, modules, dataset, settings):
 def measure(
     joint: JointStep, batches: Iterator[UtteranceLosses], steps: int, forward_passes: int
 ) -> Iterator[list[str]]:
-    """Rows of the table: granularity, conflict rate, cosine, length of G_SE against G_SS, share taken out."""
+    """Rows of the table: granularity, conflict rate, cosine, gradient-norm ratio, share taken out."""
     modulations = {g: GradientModulation("gm", g, names=joint.modulation.names) for g in GRANULARITIES}
     shares = {g: [] for g in GRANULARITIES}
-    for _ in tqdm(range(steps), desc=f"{TOGETHER * forward_passes} utterances", unit="step", leave=False):
+    for _ in tqdm(range(steps), desc=f"{UTTERANCES_A_PASS * forward_passes} utterances", unit="step", leave=False):
         for _ in range(forward_passes):
             joint.accumulate(next(batches))
         se, ss = joint.se_gradients, joint.ss_gradients[: len(joint.shared)]
-        length = _squared_length(se)
-        if length == 0:
+        squared_norm = _squared_norm(se)
+        if squared_norm == 0:
             raise UserError("the SE gradient is zero: mixtures without noise have nothing to enhance")
         for granularity, modulation in modulations.items():
             left = modulation.modulate(se, ss)[0]
-            shares[granularity].append(1 - _squared_length(left) / length)
+            shares[granularity].append(1 - _squared_norm(left) / squared_norm)
         joint.reset()
     for granularity, modulation in modulations.items():
         numbers = modulation.statistics()
@@ -118,7 +118,7 @@ def measure(
         yield [granularity, *cells]
 
 
-def _squared_length(gradients):
+def _squared_norm(gradients):
     return sum(float(g.double().square().sum()) for g in gradients if g is not None)
 
 

@@ -30,7 +30,7 @@ from ablation_rows import EXPERIMENT, ROWS
 from ablation_table import write_ablation
 from warm_start import write_warm_start
 
-TRAIN = EXPERIMENT.parents[2] / "train.py"
+TRAIN_SCRIPT = EXPERIMENT.parents[2] / "train.py"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -74,7 +74,7 @@ class Run:
                 arguments.warm_start, arguments.output / "warm_start" / kind, layers, row.speakers
             )
         options |= row.overrides
-        self.command = [sys.executable, str(TRAIN), str(EXPERIMENT)]
+        self.command = [sys.executable, str(TRAIN_SCRIPT), str(EXPERIMENT)]
         self.command += [part for key, value in options.items() for part in (f"--{key}", str(value))]
         self.command += ["--noprogressbar", *arguments.options]
         self.note = {"row": name, "seed": seed, "speakers": row.speakers, "options": self.command[3:]}

@@ -14,7 +14,7 @@ from tests.data.folders import make_folders
 from unified_sess.data import mixing
 from unified_sess.data.batches import EpochSampler, collate
 from unified_sess.data.dynamic_mixing import DynamicMixingDataset
-from unified_sess.data.pools import MIN_ACTIVE
+from unified_sess.data.pools import MIN_ACTIVE_SECONDS
 from unified_sess.utils.errors import UserError, one_line_errors
 
 
@@ -114,7 +114,7 @@ def test_items(folders, noise):
 
 def test_no_crop_of_real_speech_with_pauses_is_silent(real):
     data = make(real, training_signal_len=8000, speed_factors=None)
-    voiced = MIN_ACTIVE - 0.1  # the crop need not begin where a measured 0.1 s begins
+    voiced = MIN_ACTIVE_SECONDS - 0.1  # the crop need not begin where a measured 0.1 s begins
     for index in range(100):
         item = data[0, index, None]
         for source in item["sources"].T:

@@ -313,7 +313,7 @@ def test_saved_gradient_is_not_overwritten_by_the_second_pass():
     weight = torch.nn.Parameter(torch.tensor([1.0, 1.0]))
     (weight * torch.tensor([-1.0, 1.0])).sum().backward()
     se = [weight.grad]
-    layout = flat_gradients.Layout(se, ["w"], None, with_modules=False)
+    layout = flat_gradients.FlatLayout(se, ["w"], None, with_modules=False)
     # Both are copied at once, whatever the caller's buffers do afterwards.
     kept = flat_gradients.FlatPair(layout, se, [torch.tensor([1.0, 0.0])])
     weight.grad.zero_()

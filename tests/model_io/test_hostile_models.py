@@ -1,4 +1,4 @@
-"""Small files of strangers that would take minutes or gigabytes are refused before they do."""
+"""Small untrusted files that would take minutes or gigabytes are refused before they do."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""Models of strangers: nothing of the folder runs, and what is wrong in it is one line."""
+"""Untrusted models: nothing of the folder runs, and what is wrong in it is one line."""
 
 import json
 import os

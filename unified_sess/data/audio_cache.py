@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-from unified_sess.data.own_folders.speech_folders import Recording, read_recording
+from unified_sess.data.own_folders.speech_folders import IndexedRecording, read_recording
 from unified_sess.utils.errors import UserError, writable_folder
 from unified_sess.utils.files import atomic_path
 from unified_sess.utils.parallel import parallel_map
 
 FULL_SCALE = 32768.0
-SOFTEST = 0.05  # peak of a recording under which 16 bits would be too coarse for it
+SOFTEST_PEAK = 0.05  # peak of a recording under which 16 bits would be too coarse for it
 
 
 class AudioReader:
@@ -22,7 +22,7 @@ class AudioReader:
 
     Arguments
     ---------
-    recordings : sequence of Recording
+    recordings : sequence of IndexedRecording
         All that may be asked for.
     cache : Path
         File of the decoded audio, made here where it is not there or was made of other files; None decodes the part
@@ -36,7 +36,7 @@ class AudioReader:
         Naming the recording that cannot be read.
     """
 
-    def __init__(self, recordings: Sequence[Recording], cache: Path | None = None, workers: int = 1) -> None:
+    def __init__(self, recordings: Sequence[IndexedRecording], cache: Path | None = None, workers: int = 1) -> None:
         self.cache = cache
         self.places: dict[tuple[str, str], tuple[int, str]] = {}
         if cache is not None:
@@ -54,7 +54,7 @@ class AudioReader:
     def _map(self, cache: Path) -> None:
         self._bytes = np.memmap(cache, mode="r")
 
-    def __call__(self, recording: Recording, start: int, stop: int) -> np.ndarray:
+    def __call__(self, recording: IndexedRecording, start: int, stop: int) -> np.ndarray:
         if self.cache is None:
             return read_recording(recording, start, stop)
         first, kind = self.places[recording.folder, recording.path]
@@ -67,15 +67,15 @@ def _float(samples: np.ndarray) -> np.ndarray:
     return np.array(samples) if samples.dtype == np.float32 else samples * np.float32(1 / FULL_SCALE)
 
 
-def _decode(recording: Recording) -> np.ndarray:
+def _decode(recording: IndexedRecording) -> np.ndarray:
     """All of a recording, in 16 bits unless they would lose something of it."""
     signal = read_recording(recording, 0, recording.frames)
-    if not SOFTEST < np.abs(signal).max() <= 1:
+    if not SOFTEST_PEAK < np.abs(signal).max() <= 1:
         return signal.astype(np.float32, copy=False)
     return np.clip(np.rint(signal * FULL_SCALE), -FULL_SCALE, FULL_SCALE - 1).astype(np.int16)
 
 
-def _fill(recordings: Sequence[Recording], cache: Path, workers: int) -> dict[tuple[str, str], tuple[int, str]]:
+def _fill(recordings: Sequence[IndexedRecording], cache: Path, workers: int) -> dict[tuple[str, str], tuple[int, str]]:
     """Decode all recordings into the cache; return the first byte and the kind of number of each."""
     table = cache.with_suffix(".json")
     made_from = _fingerprint(recordings)
@@ -99,7 +99,7 @@ def _fill(recordings: Sequence[Recording], cache: Path, workers: int) -> dict[tu
     return {(folder, path): (first, kind) for folder, path, first, kind in places}
 
 
-def _fingerprint(recordings: Sequence[Recording]) -> str:
+def _fingerprint(recordings: Sequence[IndexedRecording]) -> str:
     """Names, sizes and times of all files: a changed file is decoded again."""
     digest = hashlib.sha256()
     for recording in recordings:

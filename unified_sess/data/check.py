@@ -14,7 +14,7 @@ from unified_sess.utils.audio import open_stream
 from unified_sess.utils.errors import UserError
 from unified_sess.utils.parallel import available_cores, parallel_map
 
-SPLITS = {
+SPLIT_WORDS = {
     "train": ("train", "training", "tr"),
     "dev": ("dev", "development", "valid", "validation", "val", "cv"),
     "test": ("test", "testing", "eval", "tt"),
@@ -26,7 +26,7 @@ FULL_SCALE = 32767 / 32768
 FULL_SCALE_8_BIT = 127 / 128
 SILENT_PEAK = 1e-4  # -80 dB of full scale
 BLOCK = 2**16  # frames read at a time
-SHOWN = 5
+SHOWN_NAMES = 5  # of each fault
 
 
 def check_data(folder: str | os.PathLike, workers: int | None = None) -> dict[str, list[str]]:
@@ -72,8 +72,8 @@ def run_check(folder: str | os.PathLike, workers: int | None = None) -> int:
     report = check_data(folder, workers)
     for fault, names in report.items():
         if names:
-            more = ", ..." if len(names) > SHOWN else ""
-            line = f"{len(names)} {fault}: {', '.join(names[:SHOWN])}{more}"
+            more = ", ..." if len(names) > SHOWN_NAMES else ""
+            line = f"{len(names)} {fault}: {', '.join(names[:SHOWN_NAMES])}{more}"
             print(line.encode(errors="replace").decode())  # names on disk need not be UTF-8
     if any(report.values()):
         return 1
@@ -104,7 +104,7 @@ def leaking_speakers(files: Iterable[str]) -> list[str]:
 
 def _split_of(name):
     start = re.split("[-_]", name.lower())[0]
-    return next((split for split, names in SPLITS.items() if start in names), None)
+    return next((split for split, names in SPLIT_WORDS.items() if start in names), None)
 
 
 def _misaligned(frames):

@@ -19,7 +19,7 @@ SPLITS: dict[str, dict[str, tuple[str, ...]]] = {
     "LibriMix": {"train": ("train-360", "train-100"), "valid": ("dev",), "test": ("test",)},
     "WHAM": {"train": ("tr",), "valid": ("cv",), "test": ("tt",)},
 }
-# Folder names of the mixture, the clean mixture, source k and, where it is another, source k as the mixture holds it.
+# Folder names of the mixture, the clean mixture, source k and, where it is another file, the reverberant image of source k.
 LAYOUTS = {
     "LibriMix": ("mix_both", "mix_clean", "s{k}", None),
     "WHAM": ("mix_both", "mix_clean", "s{k}", None),
@@ -27,7 +27,7 @@ LAYOUTS = {
 }
 MODES = ("min", "max")
 MAX_SPEAKERS = 10
-SLICE = 500
+ROWS_A_TASK = 500
 
 
 class Corpus(NamedTuple):
@@ -224,8 +224,8 @@ def _prepare(corpus, split, path, progress):
         ThreadPoolExecutor(8) as pool,
         tqdm(total=len(order), desc=f"Indexing {split}", disable=not progress, leave=False) as bar,
     ):
-        for first in range(0, len(order), SLICE):
-            rows += pool.map(row, order[first : first + SLICE])
+        for first in range(0, len(order), ROWS_A_TASK):
+            rows += pool.map(row, order[first : first + ROWS_A_TASK])
             bar.update(len(rows) - first)
     write_manifest(path, rows, corpus.num_spks, bool(parts))
     with atomic_path(stamp) as temporary:
@@ -233,7 +233,7 @@ def _prepare(corpus, split, path, progress):
 
 
 def _source_folders(corpus):
-    """Folders of the sources, and of the sources as the mixture holds them where those are others."""
+    """Folders of the sources, and of their reverberant images where those are other files."""
     numbers = range(1, corpus.num_spks + 1)
     return [[name.format(k=k) for k in numbers] if name else [] for name in LAYOUTS[corpus.kind][2:]]
 

@@ -12,11 +12,11 @@ import soxr
 from unified_sess.data import mixing
 from unified_sess.data.audio_cache import AudioReader
 from unified_sess.data.own_folders.speaker_tables import read_speakers
-from unified_sess.data.own_folders.speech_folders import Recording, index_folder
+from unified_sess.data.own_folders.speech_folders import IndexedRecording, index_folder
 from unified_sess.utils.errors import UserError
 from unified_sess.utils.parallel import available_cores
 
-MIN_ACTIVE = 0.25  # seconds of voice that every crop holds at least
+MIN_ACTIVE_SECONDS = 0.25  # seconds of voice that every crop holds at least
 Folder = str | os.PathLike
 Folders = Folder | Sequence[Folder | None]
 Keep = Callable[[list[str], str], "set[str]"]
@@ -46,11 +46,11 @@ class Measures:
         self.folder = Path(folder or Path.home() / ".cache" / "unified_sess")
         self.workers, self.cache_gib = workers or available_cores(), cache_gib
 
-    def recordings(self, folder: str | os.PathLike, speakers: dict | None, noise: bool) -> list[Recording]:
+    def recordings(self, folder: str | os.PathLike, speakers: dict | None, noise: bool) -> list[IndexedRecording]:
         """Index a folder under a name that tells it from other folders."""
         return index_folder(folder, self.folder / f"index-{_digest([folder])}.jsonl", speakers, self.workers, noise)
 
-    def reader(self, folders: list[str | os.PathLike], recordings: list[Recording]) -> AudioReader:
+    def reader(self, folders: list[str | os.PathLike], recordings: list[IndexedRecording]) -> AudioReader:
         """Reader of the recordings of folders, cached where they are small enough."""
         small = sum(recording.frames for recording in recordings) * 2 <= self.cache_gib * 2**30
         cache = self.folder / f"audio-{_digest(folders)}.bin" if small else None
@@ -101,7 +101,7 @@ class SpeechPool:
     ) -> None:
         self.speed_factors, self.sample_rate = list(speed_factors), sample_rate
         places = as_list(folders)
-        shortest = MIN_ACTIVE * max(self.speed_factors)
+        shortest = MIN_ACTIVE_SECONDS * max(self.speed_factors)
         everything = [_of_folder(places, k, measures, table) for k, table in enumerate(_tables(places, speakers))]
         self._read = measures.reader(places, [r for recordings in everything for r in recordings])
         usable = [
@@ -145,7 +145,7 @@ class SpeechPool:
         others = [s for s in range(len(self.by_speaker)) if s not in drawn]
         return drawn + random.choice(others, count - len(drawn), replace=False).tolist()
 
-    def draw_recording(self, random: np.random.Generator, speaker: int) -> Recording:
+    def draw_recording(self, random: np.random.Generator, speaker: int) -> IndexedRecording:
         """An utterance of a person."""
         return self.recordings[int(random.choice(self.by_speaker[speaker]))]
 
@@ -153,24 +153,24 @@ class SpeechPool:
         """A speed factor."""
         return self.speed_factors[int(random.integers(len(self.speed_factors)))]
 
-    def crop(self, random: np.random.Generator, recording: Recording, length: int) -> np.ndarray:
+    def crop(self, random: np.random.Generator, recording: IndexedRecording, length: int) -> np.ndarray:
         """A crop `[length]` that holds voice, at a random speed; an utterance that is shorter ends with zeros."""
         factor = self.draw_speed(random)
         rate, frames = recording.sample_rate, recording.frames
         need = math.ceil(length * rate * factor / self.sample_rate) + 1
         start = 0
         if frames > need:
-            # A crop that starts here or there, but holds a stretch of voice.
-            stretches = recording.activity[np.ptp(recording.activity, axis=1) >= MIN_ACTIVE]
-            begin, end = stretches[int(random.integers(len(stretches)))]
-            voice = int(random.uniform(begin, max(begin, end - MIN_ACTIVE)) * rate)
-            must = min(int(MIN_ACTIVE * rate), need)
+            # A crop that starts here or there, but holds a voiced segment.
+            segments = recording.activity[np.ptp(recording.activity, axis=1) >= MIN_ACTIVE_SECONDS]
+            begin, end = segments[int(random.integers(len(segments)))]
+            voice = int(random.uniform(begin, max(begin, end - MIN_ACTIVE_SECONDS)) * rate)
+            must = min(int(MIN_ACTIVE_SECONDS * rate), need)
             low, high = max(0, voice + must - need), min(voice, frames - need)
             start = int(random.integers(low, high + 1)) if high >= low else frames - need
         signal = self._read(recording, start, start + need)
         return fit(resample(signal, rate * factor, self.sample_rate), length)
 
-    def read(self, recording: Recording, begin: float, end: float, factor: float) -> np.ndarray:
+    def read(self, recording: IndexedRecording, begin: float, end: float, factor: float) -> np.ndarray:
         """The stretch between two times in s, at a speed, `[time]`."""
         rate = recording.sample_rate
         signal = self._read(recording, round(begin * rate), min(round(end * rate), recording.frames))
@@ -207,13 +207,13 @@ class NoisePool:
     def __len__(self) -> int:
         return len(self.recordings)
 
-    def draw(self, random: np.random.Generator) -> Recording:
+    def draw(self, random: np.random.Generator) -> IndexedRecording:
         """A noise."""
         if self._chances is None:
             return self.recordings[int(random.integers(len(self.recordings)))]
         return self.recordings[min(int(np.searchsorted(self._chances, random.random())), len(self.recordings) - 1)]
 
-    def crop(self, random: np.random.Generator, recording: Recording, length: int) -> np.ndarray:
+    def crop(self, random: np.random.Generator, recording: IndexedRecording, length: int) -> np.ndarray:
         """A crop `[length]` of a noise, extended where it is shorter."""
         need = math.ceil(length * recording.sample_rate / self.sample_rate) + 1
         start = int(random.integers(max(0, recording.frames - need) + 1))
@@ -224,7 +224,7 @@ class NoisePool:
 
 def _of_folder(
     places: list[str | os.PathLike], number: int, measures: Measures, table: dict[str, str] | None
-) -> list[Recording]:
+) -> list[IndexedRecording]:
     """Recordings of one folder; of several, its name tells its people from those of the others."""
     recordings = measures.recordings(places[number], table, False)
     if len(places) == 1:

@@ -14,7 +14,7 @@ from unified_sess.utils.metric_names import HEADLINES, metric_label
 
 CSV_NAME = "comparison.csv"
 FURTHER_METRICS = ("stoi", "dnsmos_ovrl")  # beside the headlines
-SAME_INPUT = 0.02  # dB between two measurements of one mixture's own SI-SNR
+INPUT_TOLERANCE = 0.02  # dB between two measurements of one mixture's own SI-SNR
 
 
 def compare(results_folders: Sequence[str | Path], metrics: Sequence[str] | None = None) -> pd.DataFrame:
@@ -119,7 +119,7 @@ def _check_same_mixtures(common, first, other, first_folder, folder):
     """The mixture's own SI-SNR tells whether two rows of one id measured one mixture."""
     for name in common:
         own = [_value(table[name], "si_snr") - _value(table[name], "si_snri") for table in (first, other)]
-        if abs(own[0] - own[1]) > SAME_INPUT:
+        if abs(own[0] - own[1]) > INPUT_TOLERANCE:
             raise UserError(
                 f"{first_folder} and {folder} measured different mixtures under the name {name} "
                 f"(input SI-SNR {own[0]:.2f} and {own[1]:.2f} dB): evaluate on the same data"

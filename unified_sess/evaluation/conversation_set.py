@@ -5,7 +5,7 @@ The set has LibriMix's folders, and a table of who talks where::
     Conversations/wav8k/test/conversations.csv    id,people,room,speaker_1,speaker_2,speaker_3
     Conversations/wav8k/test/mix_both/ID.wav      the recording
     Conversations/wav8k/test/s1/ID.wav, ...       direct path of each person, the whole recording long
-    Conversations/wav8k/test/reverberant/s1/ID.wav, ...  as the recording holds it; without it the direct path
+    Conversations/wav8k/test/reverberant/s1/ID.wav, ...  reverberant image; without it the direct path
 """
 
 import csv

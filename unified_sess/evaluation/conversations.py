@@ -11,9 +11,11 @@ from unified_sess.evaluation.signals import SILENCE, Undefined, match_estimates,
 from unified_sess.inference.activity import active_tracks, activity, frame_powers
 
 FRAME = 0.25  # s
-TALKS = -30.0  # dB: somebody talks in a frame whose direct path is above this, relative to their loudest frame
-QUIET = -50.0  # dB: nobody else does where the others' reverberant images are below this, relative to their loudest
-MARGIN = 6.0  # dB by which a voice is on one track and not on another
+TALK_THRESHOLD = -30.0  # dB: somebody talks in a frame whose direct path is above this, relative to their loudest frame
+QUIET_THRESHOLD = (
+    -50.0
+)  # dB: nobody else does where the others' reverberant images are below this, relative to their loudest
+TRACK_MARGIN = 6.0  # dB by which a voice is on one track and not on another
 
 METRICS = (
     *("si_snr", "si_snri", "right_track", "wrong_track", "other_tracks", "der", "der_missed", "der_false"),
@@ -25,7 +27,7 @@ class SingleTalk(NamedTuple):
     """Where the voice of a person who talks alone is found.
 
     right, wrong : float
-        Share of the time, 0 to 1, in which it is `MARGIN` dB louder on its own track than on every other, or on
+        Share of the time, 0 to 1, in which it is `TRACK_MARGIN` dB louder on its own track than on every other, or on
         another than on its own.
     others : float
         Level in dB of all other tracks together, relative to the right ones; NaN where all are silent.
@@ -70,7 +72,7 @@ def conversation_metrics(
     mixture : numpy.ndarray
         `[time]`.
     direct, images : numpy.ndarray
-        What people say on its direct path and as the mixture holds it, reverberation included, `[time, people]`.
+        Each person's direct path and reverberant image, `[time, people]`.
     tracks : numpy.ndarray
         The separated signals at a common scale, `[time, tracks]`.
     sample_rate : int
@@ -138,11 +140,11 @@ def people_who_speak(direct: np.ndarray) -> np.ndarray:
 def single_talker(direct: np.ndarray, images: np.ndarray, sample_rate: int) -> np.ndarray:
     """Who talks alone in each frame of 0.25 s: the person's number `[frames]`, -1 where nobody or several do.
 
-    Alone: the own direct path is above `TALKS`, the reverberant image of everybody else below `QUIET`, each relative
+    Alone: the own direct path is above `TALK_THRESHOLD`, the reverberant image of everybody else below `QUIET_THRESHOLD`, each relative
     to the loudest frame of that person.
     """
-    loud = relative_levels(direct, sample_rate) > TALKS
-    heard = relative_levels(images, sample_rate) >= QUIET
+    loud = relative_levels(direct, sample_rate) > TALK_THRESHOLD
+    heard = relative_levels(images, sample_rate) >= QUIET_THRESHOLD
     alone = loud & (heard.sum(1, keepdims=True) - heard == 0)
     return np.where(alone.any(1), alone.argmax(1), -1)
 
@@ -189,7 +191,7 @@ def track_of_voice(talker: np.ndarray, tracks: np.ndarray, order: list[int], sam
     right = powers[np.arange(len(frames)), own]
     others = powers.copy()
     others[np.arange(len(frames)), own] = 0.0
-    strongest, margin = others.max(1), 10 ** (MARGIN / 10)
+    strongest, margin = others.max(1), 10 ** (TRACK_MARGIN / 10)
     on_right = (right > 0) & (right >= margin * strongest)
     on_wrong = (strongest > 0) & (strongest >= margin * right)
     return SingleTalk(on_right.mean(), on_wrong.mean(), level_ratio(others.sum(), right.sum()), FRAME * len(frames))

@@ -25,7 +25,7 @@ FAMILIES = {
     "dnsmos": (("dnsmos_ovrl", "dnsmos_sig", "dnsmos_bak", "dnsmos_p808", "dnsmos_ovrl_mixture"), dnsmos_metrics),
 }
 
-SLOW = ("dnsmos",)
+SLOW_FAMILIES = ("dnsmos",)
 
 
 def utterance_metrics(
@@ -108,7 +108,7 @@ def choose_families(which: Sequence[str] | None = None) -> list[str]:
     which = None if which is None else [family.strip() for family in which]
     if which is None or tuple(which) == ("all",):
         installed = [family for family in FAMILIES if missing_package(family) is None]
-        return [family for family in installed if which is not None or family not in SLOW]
+        return [family for family in installed if which is not None or family not in SLOW_FAMILIES]
     for family in which:
         if family not in FAMILIES:
             raise UserError(f"the metric '{family}' is unknown: choose from {', '.join(FAMILIES)}, or all")

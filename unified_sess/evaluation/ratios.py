@@ -6,7 +6,7 @@ import torch
 
 from unified_sess.evaluation.signals import Signals, Undefined, attempt, difference, si_snr, silent
 
-TAPS = 512  # of BSS Eval's distortion filter
+FILTER_TAPS = 512  # of BSS Eval's distortion filter
 
 
 def si_snr_metrics(signals: Signals) -> dict:
@@ -40,8 +40,8 @@ def sdr_metrics(signals: Signals) -> dict:
 
     def of(function, estimates, *needed):
         signals.require(*needed)
-        if signals.sources.shape[1] <= TAPS:
-            raise Undefined(f"the utterance is not longer than the {TAPS} taps of BSS Eval's filter")
+        if signals.sources.shape[1] <= FILTER_TAPS:
+            raise Undefined(f"the utterance is not longer than the {FILTER_TAPS} taps of BSS Eval's filter")
         try:
             with np.errstate(all="ignore"):  # a perfect estimate gives infinity, which counts as undefined
                 return float(np.mean(function(signals.sources.numpy(), estimates.numpy())))

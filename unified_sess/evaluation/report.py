@@ -26,7 +26,7 @@ from unified_sess.utils.metric_names import HEADLINES, METRIC_NAMES, metric_labe
 
 REPORT_NAME = "report.html"
 TEMPLATES = Path(__file__).with_name("templates")
-EXAMPLES = 3  # best, median, worst
+EXAMPLE_COUNT = 3  # best, median, worst
 
 
 def write_report(folder: str | Path, title: str | None = None, training_folder: str | Path | None = None) -> Path:
@@ -104,7 +104,7 @@ def _examples(results: Results, folder: Path) -> list[dict]:
     """Best, median and worst utterance that have sounds: kind, id, said, sounds."""
     rows = {row["ID"]: row for row in results.rows}
     names = [name for name in results.details.get("examples", []) if name in rows]
-    ranked = [names[0], names[len(names) // 2], names[-1]] if len(names) > EXAMPLES else names
+    ranked = [names[0], names[len(names) // 2], names[-1]] if len(names) > EXAMPLE_COUNT else names
     kinds = {3: ("Best", "Median", "Worst"), 2: ("Best", "Worst")}.get(len(ranked), ("Example",))
     examples = [_example(kind, rows[name], folder / "audio") for kind, name in zip(kinds, ranked)]
     return [example for example in examples if example["sounds"]]

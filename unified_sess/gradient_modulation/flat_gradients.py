@@ -10,7 +10,7 @@ GRANULARITIES = ("tensor", "module", "global")
 _ROW_LENGTH = 1024  # every tensor starts at a multiple of it in the flat buffer, so that a row belongs to one tensor
 
 
-class Layout:
+class FlatLayout:
     """Where each gradient lies in a flat buffer `[rows, 1024]`, and the groups; made once for a list of shapes."""
 
     def __init__(
@@ -67,7 +67,7 @@ class FlatPair:
         A tensor that is not finite counts as zero, so it does not reach the others of its group.
     """
 
-    def __init__(self, layout: Layout, se_grads: Gradients, ss_grads: Gradients) -> None:
+    def __init__(self, layout: FlatLayout, se_grads: Gradients, ss_grads: Gradients) -> None:
         self.layout = layout
         self.se, self.se_unit, se_finite = self._scaled(se_grads)
         self.ss, self.ss_unit, ss_finite = self._scaled(ss_grads)

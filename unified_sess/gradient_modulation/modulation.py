@@ -12,9 +12,9 @@ import torch
 
 from unified_sess.gradient_modulation.flat_gradients import (
     GRANULARITIES,
+    FlatLayout,
     FlatPair,
     Gradients,
-    Layout,
     groups_of,
     quotient,
 )
@@ -146,7 +146,7 @@ class GradientModulation:
             self.coefficients = _rule(self.rule)
         self.module_of = module_of or (lambda name: name.rpartition(".")[0] or name)
         self.names: list[str] | None = None
-        self._layouts: dict[tuple, Layout] = {}
+        self._layouts: dict[tuple, FlatLayout] = {}
         self.reset()
         if names is not None:
             self.bind(names)
@@ -245,7 +245,7 @@ class GradientModulation:
             return None
         key = tuple(None if g is None else (g.shape, g.dtype, g.device) for g in either)
         if key not in self._layouts:
-            self._layouts[key] = Layout(either, names, self.module_of, with_modules=self.names is not None)
+            self._layouts[key] = FlatLayout(either, names, self.module_of, with_modules=self.names is not None)
         pair = FlatPair(self._layouts[key], se_grads, ss_grads)
         new = {level: _measures(*pair.grams[level], 1.0 if scale is None else scale) for level in pair.grams}
         new["nonfinite"] = (~pair.finite).sum().double()

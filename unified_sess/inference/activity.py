@@ -14,8 +14,8 @@ SPEECH_THRESHOLD = -30.0  # dB relative to the loudest frame of all tracks; what
 LEAK_THRESHOLD = -12.0  # dB relative to the loudest track at that moment; what is quieter is its echo in this track
 FLOOR_MARGIN = 6.0  # dB that speech rises above the noise that remains in its track
 SMOOTHING = 0.15  # s over which powers are averaged before they are compared
-PAUSE = 0.3  # s; shorter pauses are part of speech
-BURST = 0.1  # s; shorter sounds are no speech
+LONGEST_PAUSE = 0.3  # s; shorter pauses are part of speech
+SHORTEST_SPEECH = 0.1  # s; shorter sounds are no speech
 SILENCE_THRESHOLD = -40.0  # dB relative to the mixture, for models whose config.json names no other
 
 
@@ -167,7 +167,7 @@ def loudest_second(powers: np.ndarray) -> np.ndarray:
 
 
 def segments(frames: np.ndarray) -> Iterator[tuple[int, float, float]]:
-    """Yields `(speaker, start, duration)`, in s, of every stretch of speech in bool `[frames, speakers]`, by time.
+    """Yields `(speaker, start, duration)`, in s, of every voiced segment in bool `[frames, speakers]`, by time.
 
     Example
     -------
@@ -193,16 +193,16 @@ def _whole(track):
     """A track `[frames]` of activity without short pauses and then without short bursts."""
     track = track.copy()
     for start, end in _runs(~track):
-        if end - start < PAUSE / FRAME and start > 0 and end < len(track):
+        if end - start < LONGEST_PAUSE / FRAME and start > 0 and end < len(track):
             track[start:end] = True
     for start, end in _runs(track):
-        if end - start < BURST / FRAME and end - start < len(track):
+        if end - start < SHORTEST_SPEECH / FRAME and end - start < len(track):
             track[start:end] = False
     return track
 
 
 def _runs(track):
-    """Starts and ends of the stretches of True in bool `[frames]`, as int `[stretches, 2]`."""
+    """Starts and ends of the segments of True in bool `[frames]`, as int `[segments, 2]`."""
     return np.flatnonzero(np.diff(track.astype(np.int8), prepend=0, append=0)).reshape(-1, 2)
 
 

@@ -2,11 +2,10 @@
 
 import numpy as np
 
-STEP = 0.1  # s; blocks of 0.4 s begin every 0.1 s
+STEP_SECONDS = 0.1  # s; blocks of 0.4 s begin every 0.1 s
 STEPS_A_BLOCK = 4
 ABSOLUTE_GATE = -70.0  # LUFS; blocks below are silence
 RELATIVE_GATE = -10.0  # LU under the mean of the others
-TARGET = -23.0  # LUFS, of EBU R 128
 
 
 class Loudness:
@@ -33,7 +32,7 @@ class Loudness:
 
         self.filters = list(Meter(sample_rate)._filters.values())
         self.states: list[np.ndarray] = []
-        self.step = round(STEP * sample_rate)
+        self.step = round(STEP_SECONDS * sample_rate)
         self.powers: list[np.ndarray] = []  # of steps
         self.waiting: np.ndarray | None = None
 

@@ -8,7 +8,7 @@ COEFFICIENTS = 19  # of the cepstrum, without the loudness
 SPEECH_POWER = 1e-3  # frames more than 30 dB under the loudest of the recording so far are not speech
 DOMINANCE = 2.0  # a frame belongs to a source that is 3 dB over the others there: weak networks leak much
 FRAMES_TO_KNOW_A_VOICE = 30  # frames of speech before a voice can be recognised, about 0.5 s
-STRANGER_MARGIN = 4.0  # nats a frame
+NEW_VOICE_MARGIN = 4.0  # nats a frame
 MEMORY_WEIGHT = 0.4  # of the voices against a perfect match of the overlap, which has weight 1
 
 
@@ -99,9 +99,9 @@ class SpeakerTracker:
             if len(frames) == 0 or not known:
                 continue
             fits, usual = np.array([self.voices[track].log_likelihood(frames) for track in known]).T
-            # A lone voice has no rival: its rival is a stranger, who fits by STRANGER_MARGIN worse than the voice itself.
+            # A lone voice has no rival: its rival is a new voice, which fits by NEW_VOICE_MARGIN worse than the voice itself.
             rivals = [
-                np.delete(fits, k).max() if len(fits) > 1 else usual[k] - STRANGER_MARGIN for k in range(len(fits))
+                np.delete(fits, k).max() if len(fits) > 1 else usual[k] - NEW_VOICE_MARGIN for k in range(len(fits))
             ]
             trust = len(frames) / (len(frames) + FRAMES_TO_KNOW_A_VOICE)
             match[known, source] = trust * np.tanh((fits - rivals) / 2)

@@ -26,7 +26,7 @@ One network that cleans a noisy mixture and separates its {num_spks} speakers, t
 
 ## Use
 
-Safe for files of strangers, nothing in this folder is executed:
+Safe for untrusted models, nothing in this folder is executed:
 
 ```python
 from unified_sess.inference import UnifiedSeparation
@@ -130,7 +130,7 @@ def read_evaluations(folder: str | Path) -> list[EvalResult]:
         # The hub's own reader follows a header's aliases without end; this one bounds them.
         read_yaml(read_text(Path(folder) / "README.md", LARGEST_CARD).split("---")[1], folder)
         return ModelCard.load(Path(folder) / "README.md").data.eval_results or []
-    except Exception:  # noqa: BLE001 - a card of any kind, also of a stranger, must not keep its model from loading
+    except Exception:  # noqa: BLE001 - a card of any kind, also of an untrusted model, must not keep its model from loading
         return []
 
 

@@ -47,7 +47,7 @@ RECURRENCES = ("RNN", "LSTM", "GRU", "LiGRU")  # looked up by name in a module o
 TRAINING_ONLY = {"activation_checkpointing"}
 
 # What the numbers of a network may be, smallest and largest, by argument. The largest lie far above every published
-# network; beyond them a few bytes of a stranger's file would cost minutes or gigabytes.
+# network; beyond them a few bytes of an untrusted file would cost minutes or gigabytes.
 # X: dilations reach 2 ** (X - 1).
 LAYERS = {"num_layers": (1, 64), "layer": (1, 64), "repeats": (1, 64), "R": (1, 64), "X": (1, 12)}
 WIDTHS = dict.fromkeys(

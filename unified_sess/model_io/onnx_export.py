@@ -21,7 +21,7 @@ ONNX = "model.onnx"
 OPSET = 17
 INPUT, OUTPUTS = "mixture", ("sources", "enhanced")
 AXES = {name: {0: "batch", 1: "time"} for name in (INPUT, *OUTPUTS)}
-EXAMPLE = 1.0  # s of the signal that the network is traced with
+EXAMPLE_SECONDS = 1.0  # s of the signal that the network is traced with
 TRIALS = ((0.01, 1), (1.0, 2), (10.37, 1), (60.0, 1))  # s and batch on which the file must agree with torch
 TOLERANCE = 1e-4  # of the largest sample
 
@@ -47,7 +47,7 @@ def to_onnx(config: ModelConfig, modules: Mapping[str, nn.Module]) -> bytes:
     """
     onnx, _ = _packages()
     network = _OnnxNetwork(modules, config.enhanced_from).eval()
-    example, file = torch.randn(1, round(EXAMPLE * config.sample_rate)), io.BytesIO()
+    example, file = torch.randn(1, round(EXAMPLE_SECONDS * config.sample_rate)), io.BytesIO()
     try:
         with _quiet_exporter(), torch.no_grad():
             torch.onnx.export(

@@ -1,4 +1,4 @@
-"""Weights of strangers: names, shapes and sizes are known before anything of their size is made."""
+"""Weights of untrusted models: names, shapes and sizes are checked before memory of that size is taken."""
 
 import pickletools
 import zipfile

@@ -18,7 +18,7 @@ from unified_sess.nnet.time_frequency import RecurrentPath, level_and_phase
 
 CONTEXT = 3  # frames that a point sees on the way in
 PARTS = 3  # of a frequency: level, real and imaginary part
-SAFE = 1e-4  # share of a frequency's power under which its real or imaginary part counts as small
+SMALL_POWER_SHARE = 1e-4  # share of a frequency's power under which its real or imaginary part counts as small
 
 
 class BandSplitNet(nn.Module):
@@ -192,7 +192,7 @@ def _as_factors(real, imaginary, features):
     the other, its factor stays bounded and the turn falls short.
     """
     a, b = features.float().chunk(2, dim=1)
-    floor = SAFE * (a.square() + b.square()) + 1e-30
+    floor = SMALL_POWER_SHARE * (a.square() + b.square()) + 1e-30
     product = a * b
     turn = torch.cat((-product / (a.square() + floor), product / (b.square() + floor)), dim=1)
     return torch.cat((real, real), dim=2) + torch.cat((imaginary, imaginary), dim=2) * turn

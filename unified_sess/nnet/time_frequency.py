@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-FLOOR = 1e-8  # power 80 dB under the signal's mean, below which levels are not told apart
+POWER_FLOOR = 1e-8  # power 80 dB under the signal's mean, below which levels are not told apart
 
 
 class SpectralEncoder(nn.Module):
@@ -208,6 +208,6 @@ def level_and_phase(features: torch.Tensor, causal: bool = False) -> torch.Tenso
         power = power.mean(2, keepdim=True)
     scale = power.mul(2).clamp_min(1e-20).rsqrt()
     real, imaginary = (features * scale).chunk(2, dim=1)
-    level = (real.square() + imaginary.square() + FLOOR).sqrt()
+    level = (real.square() + imaginary.square() + POWER_FLOOR).sqrt()
     root = level.sqrt()
     return torch.stack((level.log(), real / root, imaginary / root), dim=1).transpose(2, 3)

@@ -110,7 +110,7 @@ class Texts(Text):
 
 
 @dataclass(frozen=True)
-class Options(Setting):
+class OptionMapping(Setting):
     """Settings under one name, such as {rooms: 0.5}; what they may be is checked where they are used."""
 
     wanted = "options such as {rooms: 0.5}"
@@ -121,7 +121,7 @@ class Options(Setting):
 
 
 @dataclass(frozen=True)
-class Choice(Setting):
+class WordChoice(Setting):
     """One of some words."""
 
     words: tuple = ()
@@ -210,7 +210,7 @@ class Numbers(Setting):
 
 
 @dataclass(frozen=True)
-class Modules(Setting):
+class ModuleNames(Setting):
     """A list of modules' names, such as [encoder, decoder]."""
 
     wanted = "a list of modules such as [encoder, decoder]"
@@ -269,14 +269,14 @@ def _plain(number):
     return f"{int(number)}" if number == int(number) else f"{number:g}"
 
 
-SEED = 2**32 - 1  # what NumPy's generators take
-SECONDS = 3600.0  # an hour a signal: far behind what a training step holds
-COUNT = 10**9
+LARGEST_SEED = 2**32 - 1  # what NumPy's generators take
+LONGEST_SECONDS = 3600.0  # an hour a signal: far behind what a training step holds
+LARGEST_COUNT = 10**9
 
 # name: what it may be. Those that decide weights, optimizer groups or data are fixed once there is a checkpoint.
 SETTINGS = {
     # Where
-    "seed": Whole(least=0, most=SEED, fixed=True),
+    "seed": Whole(least=0, most=LARGEST_SEED, fixed=True),
     "name": Text(),
     "output_folder": Text(),
     "save_folder": Text(),
@@ -288,53 +288,55 @@ SETTINGS = {
     "speech_shares": Numbers(each=Number(least=0, most=1), optional=True, absent=None),
     "noise_shares": Numbers(each=Number(least=0, most=1), optional=True, absent=None),
     "cache_folder": Text(optional=True, absent=None),
-    "scenes": Options(optional=True, absent=None),
+    "scenes": OptionMapping(optional=True, absent=None),
     "allow_overlap": Flag(absent=False),
-    "mixtures_per_epoch": Whole(least=1, most=COUNT),
+    "mixtures_per_epoch": Whole(least=1, most=LARGEST_COUNT),
     # Data
     "num_spks": Whole(least=1, most=10, fixed=True),
     "sample_rate": Whole(least=1000, most=192_000, unit="Hz", fixed=True),
-    "mode": Choice(words=("min", "max"), optional=True, fixed=True),
+    "mode": WordChoice(words=("min", "max"), optional=True, fixed=True),
     "train_split": Text(optional=True, fixed=True),
-    "training_signal_len": Number(least=0.01, most=SECONDS, unit="s", optional=True),
+    "training_signal_len": Number(least=0.01, most=LONGEST_SECONDS, unit="s", optional=True),
     "speed_perturb": Numbers(each=Number(least=0.1, most=10), optional=True),
     "num_workers": Whole(least=0, most=1024),
-    "audio_examples": Whole(least=0, most=COUNT),
+    "audio_examples": Whole(least=0, most=LARGEST_COUNT),
     # Fine-tuning
     "pretrained": Text(optional=True, fixed=True),
-    "freeze": Modules(fixed=True),
+    "freeze": ModuleNames(fixed=True),
     "lr_factors": ModuleNumbers(each=Number(least=0, most=1000)),
     # The two tasks
     "gradient_modulation": Rule(),
-    "granularity": Choice(words=("tensor", "module", "global")),
+    "granularity": WordChoice(words=("tensor", "module", "global")),
     "enhancement_weight": Number(least=0, most=1e6),
-    "separation_loss": Choice(words=("si_snr", "snr"), absent="si_snr"),
-    "enhancement_loss": Choice(words=("feature_distance", "log_feature_distance", "snr"), absent="feature_distance"),
+    "separation_loss": WordChoice(words=("si_snr", "snr"), absent="si_snr"),
+    "enhancement_loss": WordChoice(
+        words=("feature_distance", "log_feature_distance", "snr"), absent="feature_distance"
+    ),
     "snr_limit": Number(least=1, most=100, unit="dB", absent=30.0),
     "step_weight": Number(least=0, most=1, absent=0.0),
     "detach_clean_features": Flag(),
     "threshold": Number(least=-1000, most=1000, unit="dB", optional=True),
     "gradient_statistics": Flag(),
     # Training
-    "number_of_epochs": Whole(least=1, most=COUNT),
+    "number_of_epochs": Whole(least=1, most=LARGEST_COUNT),
     "batch_size": Whole(least=1, most=100_000),
     "lr": Number(least=0, most=1, above=True),
     "final_lr": Number(least=0, most=1),
-    "dont_halve_until_epoch": Whole(least=0, most=COUNT),
+    "dont_halve_until_epoch": Whole(least=0, most=LARGEST_COUNT),
     "max_grad_norm": Number(least=-1, most=1e9),
     "silence_threshold": Number(least=-120, most=-1e-9, unit="dB", optional=True, absent=None),
-    "enhanced_from": Choice(words=ENHANCED_FROM, absent=ENHANCED_FROM[0]),
+    "enhanced_from": WordChoice(words=ENHANCED_FROM, absent=ENHANCED_FROM[0]),
     "ema_decay": Number(least=0, most=0.999999, optional=True, absent=None, fixed=True),
     "cuda_graphs": Flag(absent=False),
     "tensorboard": Flag(),
     # SpeechBrain's run options, which experiments may set too
     "grad_accumulation_factor": Whole(least=1, most=1_000_000),
-    "optimizer_step_limit": Whole(least=1, most=COUNT, optional=True),
-    "ckpt_interval_steps": Whole(least=0, most=COUNT),
-    "ckpt_interval_minutes": Whole(least=0, most=COUNT),
-    "nonfinite_patience": Whole(least=0, most=COUNT),
-    "debug_batches": Whole(least=1, most=COUNT),
-    "debug_epochs": Whole(least=0, most=COUNT),
+    "optimizer_step_limit": Whole(least=1, most=LARGEST_COUNT, optional=True),
+    "ckpt_interval_steps": Whole(least=0, most=LARGEST_COUNT),
+    "ckpt_interval_minutes": Whole(least=0, most=LARGEST_COUNT),
+    "nonfinite_patience": Whole(least=0, most=LARGEST_COUNT),
+    "debug_batches": Whole(least=1, most=LARGEST_COUNT),
+    "debug_epochs": Whole(least=0, most=LARGEST_COUNT),
 }
 
 

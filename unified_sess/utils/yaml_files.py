@@ -1,4 +1,4 @@
-"""The one reader of YAML that users and strangers wrote: plain values and trees, nothing is executed."""
+"""The one reader of YAML that may be untrusted: plain values and trees, nothing is executed."""
 
 import re
 from typing import Any

@@ -9,18 +9,18 @@ import soundfile
 
 from unified_sess.data.corpora import find_corpus, prepare_manifests
 from unified_sess.data.demo import corpus as demo_corpus
-from unified_sess.data.demo.corpus import PARTS, Part, make_demo_corpus
+from unified_sess.data.demo.corpus import PARTS, CorpusSize, make_demo_corpus
 from unified_sess.data.demo.speech import make_sentence, make_voices, speak
 from unified_sess.data.manifest import read_manifest
 
 pytest.importorskip("espeakng_loader")
 
-SMALL = {"train-100": Part(3, 2, 2, 3), "dev": Part(2, 1, 2, 2), "test": Part(2, 1, 2, 2)}
+SMALL_CORPUS = {"train-100": CorpusSize(3, 2, 2, 3), "dev": CorpusSize(2, 1, 2, 2), "test": CorpusSize(2, 1, 2, 2)}
 
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
-    return make_demo_corpus(tmp_path_factory.mktemp("data") / "demo", parts=SMALL, progress=False)
+    return make_demo_corpus(tmp_path_factory.mktemp("data") / "demo", parts=SMALL_CORPUS, progress=False)
 
 
 def test_layout_and_sums(corpus, tmp_path):
@@ -97,14 +97,14 @@ def test_killed_while_it_is_made_leaves_nothing_of_its_name(tmp_path, monkeypatc
 
     monkeypatch.setattr(demo_corpus.soundfile, "write", dies)
     with pytest.raises(KeyboardInterrupt):
-        make_demo_corpus(tmp_path / "demo", parts=SMALL, progress=False)
+        make_demo_corpus(tmp_path / "demo", parts=SMALL_CORPUS, progress=False)
     assert list(tmp_path.iterdir()) == []
     (tmp_path / ".demo.1.tmp").mkdir()  # what a SIGKILL leaves
-    make_demo_corpus(tmp_path / "demo", parts=SMALL, progress=False)
+    make_demo_corpus(tmp_path / "demo", parts=SMALL_CORPUS, progress=False)
     assert [p.name for p in tmp_path.iterdir()] == ["demo"]
 
 
 def test_it_is_made_once(corpus):
     before = {p: p.stat().st_mtime_ns for p in corpus.rglob("*")}
-    assert make_demo_corpus(corpus, parts=SMALL) == corpus
+    assert make_demo_corpus(corpus, parts=SMALL_CORPUS) == corpus
     assert {p: p.stat().st_mtime_ns for p in corpus.rglob("*")} == before

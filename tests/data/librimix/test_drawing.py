@@ -14,7 +14,7 @@ from unified_sess.data import mixing
 from unified_sess.data.librimix.drawing import _draw_start, draw_rows, group_speakers
 from unified_sess.data.librimix.noise_speed import make_all
 from unified_sess.data.librimix.sources import read_row
-from unified_sess.data.own_folders.speech_folders import Recording, index_folder
+from unified_sess.data.own_folders.speech_folders import IndexedRecording, index_folder
 from unified_sess.utils.errors import UserError
 
 
@@ -62,7 +62,7 @@ def test_loudness_is_that_of_the_whole_sources_and_of_the_noise_beside_them(fold
     soundfile.write(tmp_path / "tr" / "n.wav", noise, 16000)
     frames = (51200, 102400, 204800)
     recordings = [
-        Recording(path, speaker, n, 16000, -20.0, np.array([[0, 3]], "f4"))
+        IndexedRecording(path, speaker, n, 16000, -20.0, np.array([[0, 3]], "f4"))
         for path, speaker, n in zip([*paths, "tr/n.wav"], "ab-", frames)
     ]
     (row,) = draw((tmp_path, tmp_path), (recordings[:2], recordings[2:]))
@@ -86,8 +86,10 @@ def test_mixtures_that_would_clip_are_lowered(folders, tmp_path):
         clicks[::8000] = 0.99  # soft for its peak: loudness alone would bring it far over 1
         soundfile.write(place / f"{k}-1-0000.flac", clicks, 16000)
     paths = [f"train-clean-100/{k}/1/{k}-1-0000.flac" for k in range(2)]
-    speech = [Recording(path, str(k), 64000, 16000, -50.0, np.array([[0, 4]], "f4")) for k, path in enumerate(paths)]
-    noises = [Recording("tr/n2.wav", "", 64000, 16000, -30.0, np.array([[0, 4]], "f4"))]
+    speech = [
+        IndexedRecording(path, str(k), 64000, 16000, -50.0, np.array([[0, 4]], "f4")) for k, path in enumerate(paths)
+    ]
+    noises = [IndexedRecording("tr/n2.wav", "", 64000, 16000, -30.0, np.array([[0, 4]], "f4"))]
     row = draw((tmp_path / "speech", folders[1]), (speech, noises))[0]
     signals = mixing.fit_lengths(read_row(row, tmp_path / "speech", folders[1], 2), "max")
     gains = [row["source_1_gain"], row["source_2_gain"], row["noise_gain"]]
@@ -134,7 +136,7 @@ def test_perturbed_noises_serve_only_where_others_do_not_suffice(folders, record
 
 
 def recording(name, speaker):
-    return Recording(name, speaker, 64000, 16000, -25.0, np.array([[0, 4]], "f4"))
+    return IndexedRecording(name, speaker, 64000, 16000, -25.0, np.array([[0, 4]], "f4"))
 
 
 def test_groups_end_and_have_distinct_speakers():
@@ -213,7 +215,7 @@ def test_wrong_options_are_one_line(folders, repository, tmp_path, options, mess
 
 def test_a_later_start_still_has_voice_behind_it():
     random = np.random.default_rng(0)
-    early = Recording("a", "a", 320000, 16000, -25.0, np.array([[0, 1], [1.5, 2]], "f4"))
+    early = IndexedRecording("a", "a", 320000, 16000, -25.0, np.array([[0, 1], [1.5, 2]], "f4"))
     starts = [_draw_start(early, random) for _ in range(200)]
     assert len(set(starts)) > 100 and max(starts) <= 1.5 * 16000
     short = recording("b", "b")._replace(activity=np.array([[0, 0.2]], "f4"))

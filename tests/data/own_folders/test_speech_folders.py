@@ -138,7 +138,7 @@ def test_neither_a_constant_offset_nor_breath_is_voice(tmp_path):
 def test_pauses_are_no_voice():
     signal = np.concatenate([np.zeros(8000), np.ones(4000), np.zeros(12000), 0.5 * np.ones(2400)])
     power = np.square(signal.reshape(-1, 800)).mean(1)
-    assert speech_folders.active_stretches(power).tolist() == [10, 15, 30, 33]
+    assert speech_folders.voiced_segments(power).tolist() == [10, 15, 30, 33]
 
 
 def test_an_index_with_measures_of_another_version_is_measured_again(tmp_path, monkeypatch):

@@ -8,7 +8,7 @@ import soundfile
 
 from unified_sess.data.corpora import find_corpus
 from unified_sess.data.scenes import scene_sets
-from unified_sess.data.scenes.scene_sets import Part, make_conversations, make_rooms
+from unified_sess.data.scenes.scene_sets import ScenePart, make_conversations, make_rooms
 from unified_sess.utils.errors import UserError
 
 
@@ -19,7 +19,7 @@ def parts(folders, monkeypatch):
     monkeypatch.setattr(scene_sets, "ROOM_SECONDS", (1.0, 1.5))
 
     def parts(*counts):
-        return {"dev": Part(speech, noise, 1, counts), "test": Part(speech, noise, 2, counts)}
+        return {"dev": ScenePart(speech, noise, 1, counts), "test": ScenePart(speech, noise, 2, counts)}
 
     return parts
 

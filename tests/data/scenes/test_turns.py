@@ -3,14 +3,14 @@
 import numpy as np
 import pytest
 
-from unified_sess.data.own_folders.speech_folders import Recording
+from unified_sess.data.own_folders.speech_folders import IndexedRecording
 from unified_sess.data.scenes.options import SceneOptions
 from unified_sess.data.scenes.turns import MARGIN, cut_at_pauses, draw_turns
 
 
 def talker(name):
     activity = np.array([[0.2, 1.1], [1.3, 2.9], [3.2, 3.3], [3.6, 6.0], [6.4, 9.5]], np.float32)
-    return lambda: Recording(name, name, 160000, 16000, -30.0, activity)
+    return lambda: IndexedRecording(name, name, 160000, 16000, -30.0, activity)
 
 
 def draw(seed, people=2, seconds=30.0, **options):

@@ -14,7 +14,7 @@ from unified_sess.data.demo.speech import make_sentence, make_voices, speak, var
 from unified_sess.data.mixing import draw_gains, fit_lengths, measure_loudness, mix, peak_weight
 
 
-class Part(NamedTuple):
+class CorpusSize(NamedTuple):
     """A part of the corpus: speakers, sentences of each, voices of the babble, mixtures."""
 
     speakers: int
@@ -23,7 +23,7 @@ class Part(NamedTuple):
     mixtures: int
 
 
-PARTS = {"train-100": Part(24, 40, 6, 1600), "dev": Part(5, 8, 2, 40), "test": Part(5, 10, 2, 60)}
+PARTS = {"train-100": CorpusSize(24, 40, 6, 1600), "dev": CorpusSize(5, 8, 2, 40), "test": CorpusSize(5, 10, 2, 60)}
 TRACKS, TRACK_SECONDS = 8, 30  # noise of each part, cut at random places
 
 
@@ -31,7 +31,7 @@ def make_demo_corpus(
     folder: str | Path,
     sample_rate: int = 8000,
     seed: int = 0,
-    parts: dict[str, Part] | None = None,
+    parts: dict[str, CorpusSize] | None = None,
     progress: bool = True,
 ) -> Path:
     """Make the corpus, unless it is there already.
@@ -48,7 +48,7 @@ def make_demo_corpus(
     seed : int
         The same seed makes the same corpus in a fresh process.
     parts : dict
-        Name to `Part`; None is the default of 1600 training, 40 dev and 60 test mixtures.
+        Name to `CorpusSize`; None is the default of 1600 training, 40 dev and 60 test mixtures.
 
     Returns
     -------

@@ -10,14 +10,14 @@ import numpy as np
 from unified_sess.data import mixing
 from unified_sess.data.librimix.noise_speed import is_perturbed
 from unified_sess.data.librimix.sources import RATE, read_row
-from unified_sess.data.own_folders.speech_folders import Recording
+from unified_sess.data.own_folders.speech_folders import IndexedRecording
 from unified_sess.utils.errors import UserError
 from unified_sess.utils.parallel import parallel_map
 
 MIN_SECONDS = 3.0  # LibriMix leaves out shorter utterances
 
 
-def group_speakers(recordings: Sequence[Recording], n_src: int, random: np.random.Generator) -> list[list[int]]:
+def group_speakers(recordings: Sequence[IndexedRecording], n_src: int, random: np.random.Generator) -> list[list[int]]:
     """Shuffle utterances into groups of `n_src` distinct speakers, each used once; always ends.
 
     What is left when fewer than `n_src` speakers remain stays out.
@@ -42,8 +42,8 @@ def group_speakers(recordings: Sequence[Recording], n_src: int, random: np.rando
 
 
 def draw_rows(
-    speech: list[Recording],
-    noises: list[Recording],
+    speech: list[IndexedRecording],
+    noises: list[IndexedRecording],
     speech_folder: str | Path,
     noise_folder: str | Path,
     n_src: int,
@@ -55,7 +55,7 @@ def draw_rows(
 
     Arguments
     ---------
-    speech, noises : list of Recording
+    speech, noises : list of IndexedRecording
         Measured files at 16 kHz. Speed-perturbed noises serve only where there are more mixtures than others.
     count : int
         Mixtures wanted; None uses every utterance once. Utterances that come again start later, at other levels

@@ -18,12 +18,12 @@ from unified_sess.utils.errors import UserError
 from unified_sess.utils.files import atomic_path
 
 LIBRISPEECH = re.compile(r"(?<!\d)(\d+)-\d+-\d{4}(?!\d)")  # speaker-chapter-utterance, also within a mixture's name
-HEAD = 1.6  # seconds at the beginning by which a recording is known again
+HEAD_SECONDS = 1.6  # seconds at the beginning by which a recording is known again
 RATE = 8000  # Hz, of the comparison
 FRAME = 160  # samples, 20 ms
-ALIKE_ENVELOPES = 0.97  # correlation of the levels in dB: worth comparing the waves
-SAME_SOUND = 0.9  # correlation of the waves: the same recording, whatever its gain, rate and codec
-LAG = 40  # samples (5 ms) that resampling or a codec may shift
+ENVELOPE_CORRELATION = 0.97  # correlation of the levels in dB: worth comparing the waves
+WAVE_CORRELATION = 0.9  # correlation of the waves: the same recording, whatever its gain, rate and codec
+LARGEST_LAG = 40  # samples (5 ms) that resampling or a codec may shift
 
 
 def check_overlap(
@@ -98,7 +98,7 @@ def _same_sounds(training, held_out, kind):
     names, table = list(theirs), np.stack(list(theirs.values()))
     findings = {}
     for path, envelope in ours.items():
-        for number in np.flatnonzero(table @ envelope > ALIKE_ENVELOPES):
+        for number in np.flatnonzero(table @ envelope > ENVELOPE_CORRELATION):
             other = names[number]
             if held_out[other] not in findings and _same_wave(_head(path), _head(other)):
                 findings[held_out[other]] = f"{kind} of the {held_out[other]} part ({path} is in {other})"
@@ -121,7 +121,7 @@ def _head(path):
     """The beginning of a recording, `[samples]` at 8 kHz; None where it cannot be read, is silent or under 0.5 s."""
     try:
         stream = open_stream(path)
-        blocks, wanted, parts = stream.blocks(2**15), round(HEAD * stream.sample_rate), []
+        blocks, wanted, parts = stream.blocks(2**15), round(HEAD_SECONDS * stream.sample_rate), []
         while sum(map(len, parts)) < wanted and (block := next(blocks, None)) is not None:
             parts.append(block.mean(1))
         signal = soxr.resample(np.concatenate(parts)[:wanted], stream.sample_rate, RATE) if parts else np.zeros(0)
@@ -130,7 +130,9 @@ def _head(path):
     signal = signal - signal.mean() if len(signal) else signal
     if len(signal) < 25 * FRAME or not np.isfinite(signal).all() or np.abs(signal).max() < 1e-6:
         return None
-    return np.pad(signal, (0, max(0, round(HEAD * RATE) - len(signal))))[: round(HEAD * RATE)].astype(np.float32)
+    return np.pad(signal, (0, max(0, round(HEAD_SECONDS * RATE) - len(signal))))[: round(HEAD_SECONDS * RATE)].astype(
+        np.float32
+    )
 
 
 def _envelope(head):
@@ -143,14 +145,14 @@ def _envelope(head):
 
 def _same_wave(one, other):
     """Whether two beginnings are one recording: their waves correlate at some small lag."""
-    size = len(one) - 2 * LAG
-    middle = one[LAG : LAG + size]
+    size = len(one) - 2 * LARGEST_LAG
+    middle = one[LARGEST_LAG : LARGEST_LAG + size]
     scores = [
         abs(np.dot(middle, other[lag : lag + size]))
         / max(np.linalg.norm(middle) * np.linalg.norm(other[lag : lag + size]), 1e-9)
-        for lag in range(2 * LAG + 1)
+        for lag in range(2 * LARGEST_LAG + 1)
     ]
-    return max(scores) > SAME_SOUND
+    return max(scores) > WAVE_CORRELATION
 
 
 def _files(folders) -> Iterable[str]:

@@ -31,20 +31,20 @@ ACTIVITY_FRAME = 0.1  # seconds
 VERSION = 3  # of the measures: an index of another version is measured again
 ACTIVITY_RANGE = 20.0  # dB under the loudest frame that still counts as voice; breath and room are mostly softer
 BLOCK = 60  # seconds of a long recording that are measured at a time, a whole number of activity frames
-WORTH_SAYING = 0.1  # s that a file may lack without a word
+MISSING_TOLERANCE = 0.1  # s that a file may lack without a word
 GATE = 10.0  # LU under the mean at which a block of a long recording no longer counts
 
 logger = logging.getLogger(__name__)
 
 
-class Recording(NamedTuple):
+class IndexedRecording(NamedTuple):
     """One measured file.
 
     path : relative to its folder.
     speaker : empty for noise.
     frames, sample_rate : length in samples at its own rate in Hz.
     loudness : LUFS.
-    activity : `[stretches, 2]`, begin and end in seconds of what is not pause.
+    activity : `[segments, 2]`, begin and end in seconds of the voiced segments.
     channel : the one that is heard, from 0; None is the mean of all.
     offset : constant that is taken out of it.
     folder : that of `path`.
@@ -85,8 +85,8 @@ def list_audio(folder: str | os.PathLike) -> list[str]:
     return sorted(files)
 
 
-def active_stretches(power: np.ndarray) -> np.ndarray:
-    """First and last+1 frame of stretches whose power is within 20 dB of the greatest, flat `[2 * stretches]`."""
+def voiced_segments(power: np.ndarray) -> np.ndarray:
+    """First and last+1 frame of segments whose power is within 20 dB of the greatest, flat `[2 * segments]`."""
     active = power > max(power.max() * 10 ** (-ACTIVITY_RANGE / 10), 1e-12)
     return np.flatnonzero(np.diff(np.concatenate([[0], active.astype(int), [0]])))
 
@@ -97,7 +97,7 @@ def measure(folder: str | os.PathLike, path: str) -> list | None:
     Returns
     -------
     measured : list
-        Frames, rate in Hz, loudness in LUFS (None of silence), active stretches in tenths of a second, flat, channel
+        Frames, rate in Hz, loudness in LUFS (None of silence), voiced segments in tenths of a second, flat, channel
         (None is the mean), offset and missing seconds; None where the file cannot be read.
     """
     full = Path(folder) / path
@@ -122,12 +122,12 @@ def measure(folder: str | os.PathLike, path: str) -> list | None:
     if not levels.frames:
         return None
     choice = choose_channel(levels, path=path)
-    stretches = active_stretches(np.concatenate(powers)).tolist()
+    segments = voiced_segments(np.concatenate(powers)).tolist()
     mean = _mean_loudness(loudness)
-    return [levels.frames, stream.sample_rate, mean, stretches, choice.channel, choice.offset, stream.missing]
+    return [levels.frames, stream.sample_rate, mean, segments, choice.channel, choice.offset, stream.missing]
 
 
-def read_recording(recording: Recording, start: int, stop: int) -> np.ndarray:
+def read_recording(recording: IndexedRecording, start: int, stop: int) -> np.ndarray:
     """Frames `start` to `stop` (or the end) of a recording's channel, without its offset, float32 `[time]`.
 
     Raises
@@ -162,7 +162,7 @@ def index_folder(
     speakers: dict[str, str] | None = None,
     workers: int = 1,
     noise: bool = False,
-) -> list[Recording]:
+) -> list[IndexedRecording]:
     """Measure every file of a folder once and keep the measures in a file, by path, size and time of change.
 
     Arguments
@@ -178,7 +178,7 @@ def index_folder(
 
     Returns
     -------
-    recordings : list of Recording
+    recordings : list of IndexedRecording
         Readable files that are not silent; a warning counts the others.
 
     Raises
@@ -212,11 +212,11 @@ def _stamp(path):
 
 
 def _recording(path, speaker, measured):
-    """A `Recording`; None of an unreadable or silent file."""
+    """An `IndexedRecording`; None of an unreadable or silent file."""
     if measured is None or measured[2] is None or not measured[3]:
         return None
     activity = np.array(measured[3], np.float32).reshape(-1, 2) * np.float32(ACTIVITY_FRAME)
-    return Recording(path, speaker, *measured[:3], activity, *measured[4:6])
+    return IndexedRecording(path, speaker, *measured[:3], activity, *measured[4:6])
 
 
 def _read_index(index_file, stamps, names):
@@ -245,7 +245,7 @@ def _measure_new(folder, index_file, new, stamps, names, workers):
         for path, result in zip(new, results, strict=True):
             append([path, stamps[path], result])
             measured[path] = _recording(path, names[path], result)
-            if result is not None and result[-1] > WORTH_SAYING:
+            if result is not None and result[-1] > MISSING_TOLERANCE:
                 truncated.append(f"{path} ({result[-1]:.1f} s)")
             if result is not None and result[4]:
                 one_sided.append(f"{path} (channel {result[4] + 1})")

@@ -17,7 +17,7 @@ EDGE = 0.12  # width of a band's edge as a share of its frequency
 BUMPS = 3  # of the equaliser
 BUMP_LEVEL = 4.0  # dB, up or down
 TILT = 1.5  # dB an octave, up or down
-CLIPPED_AT = (0.25, 0.8)  # of the peak
+CLIPPING_LEVEL = (0.25, 0.8)  # of the peak
 CODECS = (("OGG", "OPUS"), ("MP3", "MPEG_LAYER_III"))
 TELEPHONE_CODECS = (("WAV", "GSM610"), ("WAV", "ULAW"))
 TELEPHONE_RATE = 8000  # Hz
@@ -70,7 +70,7 @@ def draw_device(random: np.random.Generator, options: SceneOptions, sample_rate:
             axis=1,
         )
         tilt = random.uniform(-TILT, TILT)
-    clip = random.uniform(*CLIPPED_AT) if random.random() < options.clipping else None
+    clip = random.uniform(*CLIPPING_LEVEL) if random.random() < options.clipping else None
     codec = None
     if random.random() < options.codec:
         codecs = CODECS + TELEPHONE_CODECS if telephone else CODECS

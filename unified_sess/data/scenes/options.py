@@ -103,11 +103,11 @@ class SceneOptions:
     @property
     def off(self) -> bool:
         """Whether every scene would be a plain mixture."""
-        return all(getattr(self, name) == value for name, value in PLAIN.items())
+        return all(getattr(self, name) == value for name, value in PLAIN_MIXTURES.items())
 
 
 SHARES = ("rooms", "measured_share", "turns", "backchannels", "noisy", "devices", "clipping", "codec")
-PLAIN = {"active": None, "level_difference": None, "noise_snr": None, "noisy": 1} | dict.fromkeys(
+PLAIN_MIXTURES = {"active": None, "level_difference": None, "noise_snr": None, "noisy": 1} | dict.fromkeys(
     ("rooms", "turns", "devices", "clipping", "codec"), 0
 )
 RANGES = {

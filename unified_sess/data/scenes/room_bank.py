@@ -22,9 +22,9 @@ from unified_sess.utils.parallel import parallel_map
 
 VERSION = 2  # of the simulation: a bank of another version is made again
 SHARD = 25  # rooms that are written at a time: what a killed run loses
-MEASURED_BEFORE = 0.001  # s before the largest sample of a measured response where its direct path begins
-MEASURED_DIRECT = 0.0025  # s behind it where the direct path ends
-TOO_MANY_DROPPED = 0.5  # share of the rooms
+DIRECT_PATH_BEGIN = 0.001  # s before the largest sample of a measured response where its direct path begins
+DIRECT_PATH_END = 0.0025  # s behind it where the direct path ends
+LARGEST_DROPPED_SHARE = 0.5  # share of the rooms
 
 logger = logging.getLogger(__name__)
 
@@ -149,7 +149,7 @@ def _make(path: Path, settings: dict, workers: int) -> None:
     shards = [_read_shard(parts, k) for k in numbers]
     rows = np.concatenate([shard.rows for shard in shards])
     kept = len(rows) // settings["people"]
-    if kept < (1 - TOO_MANY_DROPPED) * settings["rooms"]:
+    if kept < (1 - LARGEST_DROPPED_SHARE) * settings["rooms"]:
         shutil.rmtree(parts)
         low, high = settings["rt60"]
         raise UserError(
@@ -223,11 +223,11 @@ def _measured(samples: np.ndarray, sample_rate: int) -> Response | None:
     peak = int(np.abs(samples).argmax()) if len(samples) else 0
     if not len(samples) or not np.isfinite(samples).all() or samples[peak] == 0:
         return None
-    before = min(peak, round(MEASURED_BEFORE * sample_rate))
+    before = min(peak, round(DIRECT_PATH_BEGIN * sample_rate))
     samples = samples[peak - before :] / np.abs(samples[peak])
     try:
         rt60 = measure_rt60(samples, sample_rate)
     except (ValueError, IndexError):  # it never falls by 35 dB
         return None
     samples = samples[: before + round(rt60 * sample_rate)]
-    return Response(samples, before + round(MEASURED_DIRECT * sample_rate), rt60, float("nan"))
+    return Response(samples, before + round(DIRECT_PATH_END * sample_rate), rt60, float("nan"))

@@ -14,11 +14,11 @@ from unified_sess.data.scenes.room_simulation import Response
 from unified_sess.data.scenes.turns import Piece, draw_turns
 from unified_sess.utils.errors import UserError
 
-EARLY = 0.05  # s behind the direct path that `early_target` keeps
+EARLY_SECONDS = 0.05  # s behind the direct path that `early_target` keeps
 FADE = 0.01  # s over which a turn comes and goes
 POWER_FRAME = 0.02  # s
 POWER_RANGE = 40.0  # dB under the loudest frame at which nobody speaks
-EDGE = 0.1  # s of zeros in which a device's filter, symmetric in time, may ring before and after
+EDGE_SECONDS = 0.1  # s of zeros in which a device's filter, symmetric in time, may ring before and after
 
 
 class Scene(NamedTuple):
@@ -27,7 +27,7 @@ class Scene(NamedTuple):
     names : one for each active person.
     mixture : `[time]`
     sources : `[time, speakers]`, the targets; those who never speak are exactly zero.
-    images : `[time, speakers]`, each person as the mixture holds them, room included; None unless asked for.
+    images : `[time, speakers]`, reverberant images, each person as the microphone hears them; None unless asked for.
     noise : `[time]`
     pieces : turns; empty where people speak throughout.
     responses : of the room, one for each active person; None where it is dry.
@@ -199,7 +199,7 @@ class SceneMaker:
                 continue
             kernel = kernel / np.sqrt(np.square(kernel).sum())
             heard.append(spectrum * scipy.fft.rfft(kernel, size))
-            early = round(EARLY * self.sample_rate) if self.options.early_target else responses[k].direct
+            early = round(EARLY_SECONDS * self.sample_rate) if self.options.early_target else responses[k].direct
             targets.append(spectrum * (kernel[0] if early == 1 else scipy.fft.rfft(kernel[:early], size)))
 
         def signals(spectra: np.ndarray) -> np.ndarray:
@@ -237,7 +237,7 @@ class SceneMaker:
         return float(powers[loud].mean()) if loud.any() else 0.0
 
     def _size(self, length: int) -> int:
-        return scipy.fft.next_fast_len(length + round(EDGE * self.sample_rate), real=True)
+        return scipy.fft.next_fast_len(length + round(EDGE_SECONDS * self.sample_rate), real=True)
 
     def _gains(self, device: Device, size: int) -> np.ndarray | None:
         if device.band is None:

@@ -36,7 +36,7 @@ CONVERSATIONS: dict[str, object] = {
 }
 
 
-class Part(NamedTuple):
+class ScenePart(NamedTuple):
     """What a part of a set is drawn from, and what is drawn.
 
     speech, noise : folders.
@@ -57,7 +57,7 @@ class _Item(NamedTuple):
     seconds: float
 
 
-def make_rooms(folder: Path, parts: dict[str, Part], rates: Sequence[int], cache: Path, workers: int) -> Path:
+def make_rooms(folder: Path, parts: dict[str, ScenePart], rates: Sequence[int], cache: Path, workers: int) -> Path:
     """Two people who speak throughout in a room, at LibriMix's levels: `folder/wav8k/min/PART/{mix_both,mix_clean,s1,s2}`.
 
     The sources are direct paths as loud as the mixture holds them; `mix_clean` is their sum. Utterances come again in
@@ -82,10 +82,10 @@ def make_rooms(folder: Path, parts: dict[str, Part], rates: Sequence[int], cache
         When the folder was made of other recordings, or a file cannot be written.
     """
 
-    def datasets(part: Part) -> dict[str, DynamicMixingDataset]:
+    def datasets(part: ScenePart) -> dict[str, DynamicMixingDataset]:
         return {"": _dataset(part, ROOMS, 2, cache, workers)}
 
-    def items(part: Part) -> list[_Item]:
+    def items(part: ScenePart) -> list[_Item]:
         lengths = np.random.default_rng(part.room_seed).uniform(*ROOM_SECONDS, part.counts[0])
         return [_Item(number, "{people}_{number}", "", float(seconds)) for number, seconds in enumerate(lengths)]
 
@@ -94,16 +94,16 @@ def make_rooms(folder: Path, parts: dict[str, Part], rates: Sequence[int], cache
 
 
 def make_conversations(
-    folder: Path, parts: dict[str, Part], rates: Sequence[int], cache: Path, workers: int, seconds: float = 120.0
+    folder: Path, parts: dict[str, ScenePart], rates: Sequence[int], cache: Path, workers: int, seconds: float = 120.0
 ) -> Path:
     """Conversations of two and of three people, half of them in rooms: `folder/wav8k/PART/{mix_both,s1,...,noise}`.
 
-    `reverberant/s1`, ... hold the people as the recording does, where that is not their direct path, and
+    `reverberant/s1`, ... hold the reverberant images, where these are not the direct paths, and
     `conversations.csv` says who talks. Turns of 1 to 4 s are cut at pauses; utterances come again at other levels.
     Arguments and errors as in `make_rooms`; `seconds` is the length of a conversation.
     """
 
-    def datasets(part: Part) -> dict[str, DynamicMixingDataset]:
+    def datasets(part: ScenePart) -> dict[str, DynamicMixingDataset]:
         return {
             f"{place}-{people}": _dataset(
                 part, CONVERSATIONS | {"rooms": float(place == "room")}, people, cache, workers
@@ -113,7 +113,7 @@ def make_conversations(
             if count
         }
 
-    def items(part: Part) -> list[_Item]:
+    def items(part: ScenePart) -> list[_Item]:
         kinds = [
             f"{place}-{people}"
             for people, count in zip((2, 3), part.counts, strict=True)
@@ -126,7 +126,7 @@ def make_conversations(
     return _make(folder, parts, "wav{k}k/{part}", rates, workers, datasets, items, TABLE, columns)
 
 
-def _dataset(part: Part, scenes: dict, people: int, cache: Path, workers: int) -> DynamicMixingDataset:
+def _dataset(part: ScenePart, scenes: dict, people: int, cache: Path, workers: int) -> DynamicMixingDataset:
     return DynamicMixingDataset(
         part.speech,
         part.noise,
@@ -142,12 +142,12 @@ def _dataset(part: Part, scenes: dict, people: int, cache: Path, workers: int) -
 
 def _make(
     folder: Path,
-    parts: dict[str, Part],
+    parts: dict[str, ScenePart],
     layout: str,
     rates: Sequence[int],
     workers: int,
-    datasets: Callable[[Part], dict[str, DynamicMixingDataset]],
-    items: Callable[[Part], list[_Item]],
+    datasets: Callable[[ScenePart], dict[str, DynamicMixingDataset]],
+    items: Callable[[ScenePart], list[_Item]],
     table: str,
     columns: list[str],
 ) -> Path:

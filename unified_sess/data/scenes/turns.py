@@ -5,13 +5,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from unified_sess.data.own_folders.speech_folders import Recording
+from unified_sess.data.own_folders.speech_folders import IndexedRecording
 from unified_sess.data.scenes.options import SceneOptions
 
 MARGIN = 0.08  # s kept around voice when it is cut out at pauses
-LONGEST = 1.5  # times the wanted length, where no pause comes earlier
-BREATH = 0.15  # s at least between two turns of one person
-SAME_AGAIN = 0.2  # chance that who has spoken goes on after a pause
+LONGEST_SEGMENT = 1.5  # times the wanted length, where no pause comes earlier
+SHORTEST_BREATH = 0.15  # s at least between two turns of one person
+SAME_SPEAKER_CHANCE = 0.2  # chance that who has spoken goes on after a pause
 LONGEST_PAUSE = 3.0  # s
 RUNNING_START = 2.0  # s: the scene begins somewhere in a conversation that began up to so much earlier
 BACKCHANNEL_SECONDS = (0.25, 0.8)
@@ -22,7 +22,7 @@ TRIALS = 20
 
 
 class Piece(NamedTuple):
-    """A stretch of a recording at a place in the scene.
+    """A segment of a recording at a place in the scene.
 
     person : number of the speaker in the scene.
     recording : the file.
@@ -33,7 +33,7 @@ class Piece(NamedTuple):
     """
 
     person: int
-    recording: Recording
+    recording: IndexedRecording
     begin: float
     end: float
     at: float
@@ -48,7 +48,7 @@ class Piece(NamedTuple):
 
 def draw_turns(
     random: np.random.Generator,
-    recordings: Sequence[Callable[[], Recording]],
+    recordings: Sequence[Callable[[], IndexedRecording]],
     seconds: float,
     options: SceneOptions,
     speeds: Sequence[float],
@@ -88,7 +88,7 @@ def draw_turns(
 
 def _draw(
     random: np.random.Generator,
-    recordings: Sequence[Callable[[], Recording]],
+    recordings: Sequence[Callable[[], IndexedRecording]],
     seconds: float,
     options: SceneOptions,
     speeds: Sequence[float],
@@ -108,7 +108,7 @@ def _draw(
             wanted = min(random.uniform(*options.turn_seconds), seconds / people)
         else:
             others = [k for k in range(people) if k != speaker]
-            if others and random.random() >= SAME_AGAIN:
+            if others and random.random() >= SAME_SPEAKER_CHANCE:
                 speaker = others[int(random.integers(len(others)))]
             wanted = random.uniform(*options.turn_seconds)
         recording = recordings[speaker]()
@@ -117,7 +117,7 @@ def _draw(
         start = at - overlap * min(length, before)
         if random.random() >= overlap:
             start += min(random.exponential(options.pause), LONGEST_PAUSE)
-        start = max(start, free[speaker] + BREATH)
+        start = max(start, free[speaker] + SHORTEST_BREATH)
         level = random.uniform(*TURN_LEVEL)
         pieces.append(Piece(speaker, recording, begin, end, start, level, speeds[speaker]))
         free[speaker] = at = start + length
@@ -129,7 +129,7 @@ def _draw(
 
 def _backchannel(
     random: np.random.Generator,
-    recordings: Sequence[Callable[[], Recording]],
+    recordings: Sequence[Callable[[], IndexedRecording]],
     speeds: Sequence[float],
     turn: Piece,
     free: np.ndarray,
@@ -140,26 +140,26 @@ def _backchannel(
     wanted = random.uniform(*BACKCHANNEL_SECONDS)
     begin, end = cut_at_pauses(random, recording, wanted)
     at = turn.at + random.uniform(0.2, 1.0) * (turn.until - turn.at)
-    if at < free[listener] + BREATH:
+    if at < free[listener] + SHORTEST_BREATH:
         return []
     piece = Piece(listener, recording, begin, end, at, random.uniform(*BACKCHANNEL_LEVEL), speeds[listener])
     free[listener] = piece.until
     return [piece]
 
 
-def cut_at_pauses(random: np.random.Generator, recording: Recording, wanted: float) -> tuple[float, float]:
-    """Begin and end in s of a stretch of a recording that starts and ends in pauses where it can.
+def cut_at_pauses(random: np.random.Generator, recording: IndexedRecording, wanted: float) -> tuple[float, float]:
+    """Begin and end in s of a segment of a recording that starts and ends in pauses where it can.
 
     Arguments
     ---------
     random : numpy.random.Generator
         Chooses the beginning.
-    recording : Recording
+    recording : IndexedRecording
     wanted : float
-        Length in s; the stretch goes on to the next pause, up to half as long again.
+        Length in s; the segment goes on to the next pause, up to half as long again.
     """
     activity, duration = recording.activity, recording.frames / recording.sample_rate
-    # A stretch of voice too short to be a word does not begin a turn.
+    # A voiced segment too short to be a word does not begin a turn.
     words = np.flatnonzero(np.ptp(activity, axis=1) >= min(MIN_SECONDS, np.ptp(activity, axis=1).max()))
     late = activity[words, 0] > max(0.0, activity[-1, 1] - wanted)
     first = int(random.choice(words[~late] if not late.all() else words[:1]))
@@ -167,7 +167,7 @@ def cut_at_pauses(random: np.random.Generator, recording: Recording, wanted: flo
     ends = activity[first:, 1]
     fitting = ends[ends - begin >= wanted]
     end = float(fitting[0] if len(fitting) else ends[-1])
-    if end - begin > LONGEST * wanted:
-        earlier = ends[(ends - begin >= 0.5 * wanted) & (ends - begin <= LONGEST * wanted)]
+    if end - begin > LONGEST_SEGMENT * wanted:
+        earlier = ends[(ends - begin >= 0.5 * wanted) & (ends - begin <= LONGEST_SEGMENT * wanted)]
         end = float(earlier[-1]) if len(earlier) else begin + wanted
     return max(0.0, begin - MARGIN), min(duration, end + MARGIN)

@@ -10,7 +10,7 @@ from unified_sess.inference.files.resampling import resample
 from unified_sess.utils.audio import (
     AudioInfo,
     Channel,
-    Choice,
+    ChannelChoice,
     audio_info,
     choose_channel,
     measure_levels,
@@ -22,7 +22,7 @@ from unified_sess.utils.audio.channels import check_channel
 from unified_sess.utils.errors import UserError
 
 RATES = (2000, 768000)  # Hz; below there is no speech left
-WORTH_SAYING = 0.1  # s that a recording may lack without a word
+MISSING_TOLERANCE = 0.1  # s that a recording may lack without a word
 
 
 class Recording:
@@ -74,7 +74,7 @@ class Recording:
         return audio_info(self.path, self.stream)
 
     @functools.cached_property
-    def choice(self) -> Choice:
+    def choice(self) -> ChannelChoice:
         """Channel and offset, decided once by the levels of the whole recording."""
         return choose_channel(measure_levels(self.path, self.stream)[1], self.channel, str(self.path))
 
@@ -96,7 +96,7 @@ class Recording:
     def notes(self) -> list[str]:
         """What the user should know, each to be read behind the file's name."""
         notes = [self.choice.note] if self.choice.note else []
-        if self.shortfall > WORTH_SAYING:
+        if self.shortfall > MISSING_TOLERANCE:
             notes.append(f"lacks {self.shortfall:.1f} s of what its header promises: what there is was separated")
         return notes
 

@@ -17,7 +17,7 @@ SOUND_EXTRAS = ("enhanced", "noise")
 SPEAKER = re.compile(r"s\d+")
 
 
-class Results:
+class ResultFiles:
     """Where the results of a recording lie.
 
     Arguments
@@ -95,7 +95,7 @@ def _is_beyond(kind, speakers):
 
 
 class Found:
-    """What `Results.find` found.
+    """What `ResultFiles.find` found.
 
     whole : bool
         All that is wanted is there, and nothing is to be done.

@@ -19,7 +19,7 @@ from unified_sess.inference.activity import FRAME, activity_of_powers
 from unified_sess.inference.files.marks import Mark, model_digest, result_digest
 from unified_sess.inference.files.planning import Job, find_recordings, in_shard
 from unified_sess.inference.files.recordings import Recording
-from unified_sess.inference.files.results import RTTM, SPEAKER, Results
+from unified_sess.inference.files.results import RTTM, SPEAKER, ResultFiles
 from unified_sess.inference.files.standard_input import STANDARD_INPUT, standard_input
 from unified_sess.inference.files.summaries import FAILED, KEPT, SEPARATED, summary_line
 from unified_sess.inference.files.tracks import TrackOptions, separate_to_tracks
@@ -313,7 +313,7 @@ def separate_recording(
     recording = Recording(job.source, options.channel, options.stream)
     subtype = options.subtype or result_subtype(recording.subtype, options.extension)
     digest = result_digest(job.source, digest or model_digest(model), options.settings(subtype))
-    results, extras = Results(folder, job.name, options.extension), options.extras()
+    results, extras = ResultFiles(folder, job.name, options.extension), options.extras()
     possible = options.num_spks or model.num_spks
     found = results.find(digest, extras, possible, options.overwrite)
     if found.whole:

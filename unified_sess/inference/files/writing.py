@@ -9,7 +9,7 @@ import numpy as np
 import soundfile
 
 from unified_sess.inference.activity import activity_of_powers, segments
-from unified_sess.inference.files.results import RTTM, NewFiles, Results
+from unified_sess.inference.files.results import RTTM, NewFiles, ResultFiles
 from unified_sess.inference.files.tracks import Tracks
 from unified_sess.utils.errors import UserError
 
@@ -29,7 +29,7 @@ class Written(NamedTuple):
 def write_results(
     tracks: Tracks,
     chosen: np.ndarray,
-    results: Results,
+    results: ResultFiles,
     kinds: Sequence[str],
     subtype: str,
     comment: str,

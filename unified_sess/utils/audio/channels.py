@@ -6,10 +6,10 @@ import numpy as np
 
 from unified_sess.utils.errors import UserError
 
-SHORTEST = 4000  # samples; the mean of fewer is a part of the sound
-CANCELLED = 6.0  # dB that the mean may lie under the loudest channel
-OFFSET = 0.01  # share of the sound's power from which on a constant offset is taken out; less costs nothing
-ALIKE = 0.98  # of the greatest power: of channels as loud as that the first is taken
+SAMPLES_OF_A_MEAN = 4000  # samples; the mean of fewer is a part of the sound
+CANCELLATION_MARGIN = 6.0  # dB that the mean may lie under the loudest channel
+OFFSET_SHARE = 0.01  # share of the sound's power from which on a constant offset is taken out; less costs nothing
+ALIKE_POWER_SHARE = 0.98  # of the greatest power: of channels as loud as that the first is taken
 Channel = int | Literal["mean"] | None
 
 
@@ -38,7 +38,7 @@ class Levels:
         return np.maximum(self.squares / max(1, self.frames) - self.offsets**2, 0.0)
 
 
-class Choice(NamedTuple):
+class ChannelChoice(NamedTuple):
     """What is taken of a recording.
 
     channel : from 0; None is the mean.
@@ -58,7 +58,7 @@ def check_channel(channel: Channel, channels: int, path: str) -> None:
         raise UserError(f"{path} has {what}: --channel {channel} is out of range")
 
 
-def choose_channel(levels: Levels, channel: Channel = None, path: str = "the recording") -> Choice:
+def choose_channel(levels: Levels, channel: Channel = None, path: str = "the recording") -> ChannelChoice:
     """The channel to take: the mean; the loudest one where the mean lies more than 6 dB under it.
 
     A mean of channels loses a voice that is in one of them alone, or in opposite phase.
@@ -80,22 +80,22 @@ def choose_channel(levels: Levels, channel: Channel = None, path: str = "the rec
     powers, channels = levels.powers, len(levels.powers) - 1
     check_channel(channel, channels, path)
     taken, notes = channels, []  # the last one is the mean
-    loudest = int(np.argmax(powers[:-1] >= ALIKE * powers[:-1].max()))
+    loudest = int(np.argmax(powers[:-1] >= ALIKE_POWER_SHARE * powers[:-1].max()))
     if isinstance(channel, int):
         taken = channel - 1
-    elif channel is None and powers[-1] < powers[loudest] * 10 ** (-CANCELLED / 10):
+    elif channel is None and powers[-1] < powers[loudest] * 10 ** (-CANCELLATION_MARGIN / 10):
         taken = loudest
         lost = f"{10 * np.log10(powers[loudest] / powers[-1]):.1f} dB" if powers[-1] > 0 else "all of it"
         notes = [f"has its sound in channel {loudest + 1} of {channels}, which was taken: the mean loses {lost}"]
     offset = float(levels.offsets[taken])
-    if levels.frames < SHORTEST or offset**2 <= OFFSET * powers[taken]:
+    if levels.frames < SAMPLES_OF_A_MEAN or offset**2 <= OFFSET_SHARE * powers[taken]:
         offset = 0.0
     elif offset:
         notes.append(f"has a constant offset of {offset:.2g}, which was taken out")
-    return Choice(None if taken == channels else taken, offset, " and ".join(notes))
+    return ChannelChoice(None if taken == channels else taken, offset, " and ".join(notes))
 
 
-def take(block: np.ndarray, choice: Choice) -> np.ndarray:
+def take(block: np.ndarray, choice: ChannelChoice) -> np.ndarray:
     """The chosen channel `[time]` of samples `[time, channels]`, float32, without its offset."""
     signal = block.mean(axis=1) if choice.channel is None else block[:, choice.channel]
     return np.ascontiguousarray(signal - np.float32(choice.offset))

@@ -10,17 +10,17 @@ import soundfile
 import soxr
 
 from unified_sess.utils.audio import au
-from unified_sess.utils.audio.flac import UNKNOWN, flac_layout
+from unified_sess.utils.audio.flac import UNKNOWN_LENGTH, flac_layout
 from unified_sess.utils.audio.formats import MEDIA_EXTENSIONS
 from unified_sess.utils.audio.media import INSTALL, MediaStream, media_available
 from unified_sess.utils.audio.mp3 import frame_of, mp3_layout
 from unified_sess.utils.audio.ogg import ogg_layout
-from unified_sess.utils.audio.parts import Layout, Part, PartFile, id3_size
+from unified_sess.utils.audio.parts import FileLayout, Part, PartFile, id3_size
 from unified_sess.utils.audio.wav import is_wav, wav_layout
 from unified_sess.utils.errors import UserError
 
 # What libsndfile says of a header that promises more bytes of samples than there are, and what pipes write there.
-CUT_OFF = re.compile(r"(?:SSND|Data Size) *: (\d+) \(should be (\d*[1-9]\d*)\)")
+CUT_OFF_SIZES = re.compile(r"(?:SSND|Data Size) *: (\d+) \(should be (\d*[1-9]\d*)\)")
 FLAC_BLOCK = 4096  # samples that one damaged frame costs
 UNKNOWN_SIZE = 2**31 - 8192
 READ_ERRORS = (soundfile.SoundFileError, RuntimeError, OSError, TypeError)
@@ -53,7 +53,7 @@ class SoundStream:
         with self._open(self._parts[0]) as file:
             self.sample_rate, self.channels, self.subtype = file.samplerate, file.channels, file.subtype
             self.frames = file.frames  # as its header says
-            cut = CUT_OFF.search(file.extra_info) if file.format in ("AIFF", "AU") else None
+            cut = CUT_OFF_SIZES.search(file.extra_info) if file.format in ("AIFF", "AU") else None
             if cut and int(cut[2]) < int(cut[1]) < UNKNOWN_SIZE:
                 self.missing += (int(cut[1]) / int(cut[2]) - 1) * file.frames / file.samplerate
 
@@ -69,7 +69,7 @@ class SoundStream:
 
     def _all_of(self, part, file, size):
         """Blocks of an open part; FLAC goes on behind damage, where silence keeps the time."""
-        count, promised = 0, file.frames if file.format == "FLAC" and file.frames < UNKNOWN else 0
+        count, promised = 0, file.frames if file.format == "FLAC" and file.frames < UNKNOWN_LENGTH else 0
         for block in _read(file, size):
             count += len(block)
             yield block
@@ -150,7 +150,7 @@ def open_stream(path: str | os.PathLike, stream: int | None = None) -> SoundStre
     raise UserError(f"cannot read {path} as audio ({reason})")
 
 
-def file_layout(path: str | os.PathLike) -> Layout:
+def file_layout(path: str | os.PathLike) -> FileLayout:
     """What the headers of a file tell, kept by path, size and time of change."""
     stat = os.stat(path)
     return _layout(os.path.abspath(path), stat.st_size, stat.st_mtime_ns)
@@ -174,7 +174,7 @@ def _layout(path, size, _time):
             return flac_layout(path, size)
         if start or frame_of(head) is not None:
             return mp3_layout(file, size)
-    return Layout()
+    return FileLayout()
 
 
 def _read(file, size):

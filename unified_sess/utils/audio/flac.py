@@ -4,29 +4,29 @@ import os
 
 import soundfile
 
-from unified_sess.utils.audio.parts import Layout, Part, PartFile
+from unified_sess.utils.audio.parts import FileLayout, Part, PartFile
 
-UNKNOWN = 2**62  # frames: beyond, the header does not tell (a pipe's has 0, which libsndfile takes for endless)
+UNKNOWN_LENGTH = 2**62  # frames: beyond, the header does not tell (a pipe's has 0, which libsndfile takes for endless)
 MARKS = (b"fLaC\x00\x00\x00\x22", b"fLaC\x80\x00\x00\x22")  # and the head of the first block
 READ_AHEAD = 2**15  # bytes that the decoder may have read behind the last sample
-SEARCH = 2**20
+SEARCH_BYTES = 2**20
 
 
-def flac_layout(path: str | bytes | os.PathLike, size: int) -> Layout:
+def flac_layout(path: str | bytes | os.PathLike, size: int) -> FileLayout:
     """Layout of a FLAC of `size` bytes: trusted when its last sample can be read and no other file follows it."""
     with PartFile(path, Part(0, size)) as file:
         whole = _ends_as_promised(file)
         starts = [0, *_later_starts(file, max(4, file.tell() - READ_AHEAD) if whole else 4, size)]
     if len(starts) == 1:
-        return Layout(trusted=whole)
-    return Layout([Part(start, stop) for start, stop in zip(starts, [*starts[1:], size])])
+        return FileLayout(trusted=whole)
+    return FileLayout([Part(start, stop) for start, stop in zip(starts, [*starts[1:], size])])
 
 
 def _ends_as_promised(file):
     """Whether the last sample is there; the file then stands shortly behind it."""
     try:
         with soundfile.SoundFile(file) as sound:
-            if not 0 < sound.frames < UNKNOWN:
+            if not 0 < sound.frames < UNKNOWN_LENGTH:
                 return False
             sound.seek(sound.frames - 1)
             return len(sound.read(1)) == 1
@@ -37,12 +37,12 @@ def _ends_as_promised(file):
 def _later_starts(file, position, size):
     while position < size:
         file.seek(position)
-        block = file.read(SEARCH)
+        block = file.read(SEARCH_BYTES)
         places = sorted(place for mark in MARKS for place in _places(block, mark))
         yield from (position + place for place in places)
-        if len(block) < SEARCH:
+        if len(block) < SEARCH_BYTES:
             return
-        position += SEARCH - len(MARKS[0]) + 1
+        position += SEARCH_BYTES - len(MARKS[0]) + 1
 
 
 def _places(block, mark):

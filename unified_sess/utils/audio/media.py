@@ -20,7 +20,7 @@ LOSSLESS = ("alac", "flac", "wavpack", "tta", "ape")
 PROTECTED = ("drms", "enca", "drmi")  # tags of encrypted sound in MP4
 PROTECTED_LINE = "{} is protected (encrypted): export an unprotected copy of it"
 TRUE_DURATIONS = ("mov", "matroska")  # containers that know it; others are estimates
-CERTAIN = 0.5  # s that a container may promise too much
+DURATION_TOLERANCE = 0.5  # s that a container may promise too much
 INSTALL = "install PyAV with `pip install av` (the extra `media`)"
 
 
@@ -111,7 +111,7 @@ class MediaStream:
             expected = _duration(container, chosen)
         if not decoded:
             raise UserError(f"no sound of {self.path} can be decoded: it is empty, damaged or protected")
-        self.missing = max(damaged, expected - decoded if expected - decoded > CERTAIN else 0.0)
+        self.missing = max(damaged, expected - decoded if expected - decoded > DURATION_TOLERANCE else 0.0)
 
     def blocks(self, size: int) -> Iterator[np.ndarray]:
         """Yields the sound in pieces of about `size` frames, float32, `[time, channels]`."""

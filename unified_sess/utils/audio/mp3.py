@@ -8,7 +8,7 @@ frame with the right count is put before every part.
 import struct
 from typing import BinaryIO, NamedTuple
 
-from unified_sess.utils.audio.parts import Layout, Part, id3_size
+from unified_sess.utils.audio.parts import FileLayout, Part, id3_size
 
 RATES = {3: (44100, 48000, 32000), 2: (22050, 24000, 16000), 0: (11025, 12000, 8000)}  # Hz, by version
 KBIT = {  # by (version 1 or not, layer)
@@ -20,7 +20,7 @@ KBIT = {  # by (version 1 or not, layer)
     (False, 3): (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
 }
 COUNT_FRAME = 200  # bytes that a frame with a count has at least
-SEARCH = 65536
+SEARCH_BYTES = 65536
 LAME_PADDING = 141  # where the count of padding samples stands behind "Xing", when all its fields are there
 
 
@@ -63,14 +63,14 @@ def frame_of(head: bytes) -> Frame | None:
     return Frame(size, samples, rate, channels, (version, layer, rate, channels))
 
 
-def mp3_layout(file: BinaryIO, size: int) -> Layout:
+def mp3_layout(file: BinaryIO, size: int) -> FileLayout:
     """Count the frames of an MP3, and cut it where another one was joined."""
     parts, missing = [], 0.0
     for stream in _streams(file, size):
         prefix, start, lacking = _with_count(stream)
         parts.append(Part(start, stream.stop, prefix))
         missing += lacking * stream.frame.samples / stream.frame.rate
-    return Layout(parts or None, False, missing)
+    return FileLayout(parts or None, False, missing)
 
 
 def _streams(file, size):
@@ -112,7 +112,7 @@ def _resync(file, position, size):
             position += skipped
             continue
         file.seek(position)
-        block = file.read(SEARCH)
+        block = file.read(SEARCH_BYTES)
         for offset in range(len(block)):
             if block[offset] == 0xFF and (frame := frame_of(block[offset : offset + 4])) is not None:
                 file.seek(position + offset + frame.size)
@@ -123,9 +123,9 @@ def _resync(file, position, size):
                 position += offset + skipped
                 break
         else:
-            if len(block) < SEARCH:
+            if len(block) < SEARCH_BYTES:
                 return None
-            position += SEARCH - 3
+            position += SEARCH_BYTES - 3
     return None
 
 

@@ -17,7 +17,7 @@ class Part(NamedTuple):
     prefix: bytes = b""
 
 
-class Layout(NamedTuple):
+class FileLayout(NamedTuple):
     """What a look at a file's headers tells.
 
     parts : what is decoded one after the other; None is the whole file as it is.

@@ -15,8 +15,8 @@ from unified_sess.utils.errors import UserError
 
 BLOCK = 10.0  # s of audio read at once
 SAMPLES_AT_ONCE = 2**22  # of all channels together
-LARGEST = 1e10  # integers that were never scaled reach 2e9; far beyond, 32-bit networks overflow
-KEPT = 4096  # files whose measures are kept
+LARGEST_SAMPLE = 1e10  # integers that were never scaled reach 2e9; far beyond, 32-bit networks overflow
+KEPT_FILES = 4096  # files whose measures are kept
 
 
 class AudioInfo(NamedTuple):
@@ -136,7 +136,7 @@ def _measured(path, stream, opened, progress=None):
     info = AudioInfo(levels.frames, opened.sample_rate, opened.channels, opened.subtype, opened.missing)
     with _lock:
         _known[key] = info, levels, fault
-        while len(_known) > KEPT:
+        while len(_known) > KEPT_FILES:
             _known.popitem(last=False)
     return info, levels, fault
 
@@ -145,7 +145,7 @@ def _fault(block, path, begin):
     peak = max(-float(block.min()), float(block.max()))
     if not math.isfinite(peak):
         return f"{path} holds samples that are not finite (NaN or infinity) behind {begin:.0f} s: export it again"
-    if peak > LARGEST:
+    if peak > LARGEST_SAMPLE:
         return f"{path} holds samples of {peak:.0e}, where 1 is full scale: export it again"
     return ""
 

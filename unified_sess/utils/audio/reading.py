@@ -7,7 +7,7 @@ import soundfile
 
 from unified_sess.utils.audio.channels import Channel, check_channel
 from unified_sess.utils.audio.decoding import READ_ERRORS, read_reason, sound_path
-from unified_sess.utils.audio.flac import UNKNOWN
+from unified_sess.utils.audio.flac import UNKNOWN_LENGTH
 from unified_sess.utils.audio.probing import audio_info, read_blocks
 from unified_sess.utils.errors import UserError
 
@@ -74,7 +74,7 @@ def _quickly(path, start, stop, sample_rate, channel):
         stop = info.frames
     try:
         with soundfile.SoundFile(sound_path(path)) as file:
-            if file.format not in EXACT_SEEK or not stop <= file.frames < UNKNOWN:
+            if file.format not in EXACT_SEEK or not stop <= file.frames < UNKNOWN_LENGTH:
                 return None
             _check(path, file.samplerate, file.channels, sample_rate, channel)
             if start:

@@ -3,13 +3,13 @@
 import struct
 from typing import BinaryIO
 
-from unified_sess.utils.audio.parts import Layout, Part
+from unified_sess.utils.audio.parts import FileLayout, Part
 
 MAGICS = (b"RIFF", b"RIFX", b"RF64", b"BW64")
-PLACEHOLDER = 8192  # bytes around 2 and 4 GiB: sizes that programs write when they do not know
-SLOPPY = 44  # bytes, the classic header: some programs count it as samples
+PLACEHOLDER_REACH = 8192  # bytes around 2 and 4 GiB: sizes that programs write when they do not know
+CLASSIC_HEADER_BYTES = 44  # bytes, the classic header: some programs count it as samples
 LARGEST_RIFF = 2**32 - 1
-PLAIN = (b"\1\0", b"\3\0", b"\xfe\xff", b"\0\1", b"\0\3")  # format tags of integers and floats
+PLAIN_FORMATS = (b"\1\0", b"\3\0", b"\xfe\xff", b"\0\1", b"\0\3")  # format tags of integers and floats
 LATER_CHUNKS = 10000  # a file with more chunks behind its samples is not worth walking
 
 
@@ -18,7 +18,7 @@ def is_wav(head: bytes) -> bool:
     return head[:4] in MAGICS and head[8:12] == b"WAVE"
 
 
-def wav_layout(file: BinaryIO, size: int) -> Layout:
+def wav_layout(file: BinaryIO, size: int) -> FileLayout:
     """Layout of a WAV of `size` bytes; untouched and untrusted where it is none that can be repaired."""
     parts, missing, trusted, start = [], 0.0, True, 0
     while start is not None:
@@ -30,10 +30,10 @@ def wav_layout(file: BinaryIO, size: int) -> Layout:
         missing += lacking
         trusted = trusted and right
     if not parts:
-        return Layout()
+        return FileLayout()
     if trusted and len(parts) == 1:
-        return Layout(trusted=True)
-    return Layout(parts, False, missing)
+        return FileLayout(trusted=True)
+    return FileLayout(parts, False, missing)
 
 
 def _one(file, start, size):
@@ -64,7 +64,7 @@ def _one(file, start, size):
         long_size = struct.unpack("<Q", chunks[b"ds64"][8:16])[0]
     declared = long_size if long_size is not None and length >= LARGEST_RIFF else length
     rate, bytes_a_second, align = struct.unpack(order + "IIH", form[4:14])
-    if form[:2] in PLAIN:
+    if form[:2] in PLAIN_FORMATS:
         bytes_a_second = rate * align  # some leave the field empty
     end, joined = position + declared, None
     right = declared > 0 and end <= size
@@ -80,7 +80,7 @@ def _one(file, start, size):
         if align > 1:
             stop -= (stop - position) % align
     lacking = 0.0
-    if not right and not _placeholder(declared) and end > size + max(SLOPPY, position - start):
+    if not right and not _placeholder(declared) and end > size + max(CLASSIC_HEADER_BYTES, position - start):
         lacking = (end - size) / bytes_a_second if bytes_a_second else 0.0
     if stop <= position:
         return None
@@ -90,7 +90,9 @@ def _one(file, start, size):
 
 def _placeholder(declared):
     """Whether a size is what programs write that do not know it: 0, or next to 2 or 4 GiB."""
-    return declared == 0 or any(abs(declared - mark) <= PLACEHOLDER for mark in (2**31, 2**32)) or declared >= 2**62
+    return (
+        declared == 0 or any(abs(declared - mark) <= PLACEHOLDER_REACH for mark in (2**31, 2**32)) or declared >= 2**62
+    )
 
 
 def _chunks_follow(file, position, size, order):
