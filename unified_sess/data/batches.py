@@ -9,22 +9,23 @@ import torch
 
 
 class Batch(NamedTuple):
-    """Mixtures with their sources; signals shorter than the longest have zeros behind their end.
+    """Several mixtures with their sources; shorter signals are padded with zeros to the longest.
 
-    ids : list of str
-    mixture, clean : `[batch, time]`; clean is the sum of the sources.
-    sources : `[batch, time, speakers]`
-    lengths : `[batch]`, samples
+    ids : names of the mixtures.
+    mixture : `[batch, time]`, the noisy mixtures.
+    clean : `[batch, time]`, the same without noise.
+    sources : `[batch, time, speakers]`, the targets.
+    lengths : `[batch]`, samples of each mixture before padding; stays on the CPU.
     """
 
-    ids: list
+    ids: list[str]
     mixture: torch.Tensor
     clean: torch.Tensor
     sources: torch.Tensor
     lengths: torch.Tensor
 
     def to(self, device: torch.device | str, **kwargs: Any) -> "Batch":
-        """The batch on another device; lengths stay on the host, where they are read."""
+        """The batch with its signals on another device; lengths stay on the CPU, where they are read."""
         return self._replace(
             mixture=self.mixture.to(device, **kwargs),
             clean=self.clean.to(device, **kwargs),
@@ -33,7 +34,7 @@ class Batch(NamedTuple):
 
 
 def collate(items: Sequence[dict]) -> Batch | None:
-    """Make a `Batch` of dataset items; None when a rank has no item in a short last batch."""
+    """Make a `Batch` of a dataset's items; None of no items, which a rank may get in a short last batch."""
     if not items:
         return None
     lengths = torch.tensor([len(item["mixture"]) for item in items])
@@ -45,7 +46,10 @@ def collate(items: Sequence[dict]) -> Batch | None:
 
 
 def item_key(key: Any, size: int) -> tuple[int, int, int | None]:
-    """The key `(epoch, index, length)` of an item; a number alone is the whole item of epoch 0.
+    """The key of an item in full: `(epoch, index, length)`.
+
+    A number alone means the whole item in epoch 0, so `dataset[3]` is `dataset[0, 3, None]`; negative numbers count
+    from the end. A length of None is the whole item.
 
     Raises
     ------
@@ -66,12 +70,17 @@ def item_key(key: Any, size: int) -> tuple[int, int, int | None]:
 
 
 class EpochSampler(torch.utils.data.Sampler):
-    """Batches of keys `(epoch, index, length)`, a function of (seed, epoch) alone.
+    """Gives the batches of an epoch as lists of keys `(epoch, index, length)`, see `item_key`.
 
-    An item's randomness is keyed by its key, so workers and resuming change nothing. Rank r of N takes its slice of the
-    N * batch_size items that one process with that batch size would take, and cuts them to the shortest of its own
-    slice: items of equal lengths are the very same on N ranks as in one process, and with batch size 1 every signal
-    stays whole. In a short last batch a rank may get fewer items, or none.
+    The order depends on the seed and the epoch alone, and a dataset draws an item's crop and speed from the seed and
+    the item's key. So the number of workers changes nothing, and a resumed epoch goes on as if it had not stopped.
+
+    All items of a batch are cut to the length of its shortest, so that padding never reaches a network; with batch
+    size 1 every signal stays whole.
+
+    Several ranks share the batches: the N * batch_size items that one process would take together are dealt out in N
+    slices, and each rank cuts its slice to its own shortest item. Of a short last batch a rank may get fewer items, or
+    none.
 
     Arguments
     ---------
@@ -138,3 +147,31 @@ class EpochSampler(torch.utils.data.Sampler):
         if self.max_frames is not None and shortest > self.max_frames:
             return self.max_frames
         return shortest if len(indices) > 1 else None
+
+
+def batch_loader(
+    dataset: torch.utils.data.Dataset, sampler: EpochSampler, pin_memory: bool = False, **loader_kwargs: Any
+) -> torch.utils.data.DataLoader:
+    """A `DataLoader` that gives a `Batch` for each list of keys of a sampler.
+
+    Arguments
+    ---------
+    dataset : torch.utils.data.Dataset
+        Takes the sampler's keys.
+    sampler : EpochSampler
+        The batches, in order.
+    pin_memory : bool
+        Whether batches lie where a GPU copies them from without waiting.
+    **loader_kwargs
+        Further options of `DataLoader`, such as `num_workers`.
+    """
+    return torch.utils.data.DataLoader(
+        dataset,
+        batch_sampler=sampler,
+        collate_fn=collate,
+        # Iterating a loader draws a number from its generator: not from the one that dropout uses.
+        generator=torch.Generator(),
+        persistent_workers=loader_kwargs.get("num_workers", 0) > 0,
+        pin_memory=pin_memory,
+        **loader_kwargs,
+    )

@@ -64,7 +64,7 @@ class MixtureDataset(torch.utils.data.Dataset):
         if row.clean:
             clean = self._read(row.clean, row, start, stop)
         else:
-            clean = sum(self._read(path, row, start, stop) for path in row.parts)
+            clean = sum(self._read(path, row, start, stop) for path in row.images)
         return {"id": row.id, "mixture": mixture, "clean": clean, "sources": sources}
 
     def _perturbed(self, row, length, random):
@@ -82,19 +82,21 @@ class MixtureDataset(torch.utils.data.Dataset):
                 signal = self._read(path, row, first, first + need)
                 if factor != 1:
                     signal = soxr.resample(signal, self.sample_rate * factor, self.sample_rate)
-                signals.append(_fit(signal, wanted))
+                signals.append(_cut_or_padded(signal, wanted))
             return np.stack(signals, axis=1)
 
         sources = perturbed(row.sources)
-        clean = (sources if row.parts == row.sources else perturbed(row.parts)).sum(1)
+        clean = (sources if row.images == row.sources else perturbed(row.images)).sum(1)
         noise = self._noise(row, start, start + wanted)
-        return {"id": row.id, "mixture": clean + _fit(noise, wanted), "clean": clean, "sources": sources}
+        return {"id": row.id, "mixture": clean + _cut_or_padded(noise, wanted), "clean": clean, "sources": sources}
 
     def _noise(self, row, start, stop):
         stop = min(stop, row.frames)
         if row.noise:
             return self._read(row.noise, row, start, stop)
-        return self._read(row.mixture, row, start, stop) - sum(self._read(path, row, start, stop) for path in row.parts)
+        return self._read(row.mixture, row, start, stop) - sum(
+            self._read(path, row, start, stop) for path in row.images
+        )
 
     def _read(self, path, row, start, stop):
         signal, _ = read_audio(path, start, stop, self.sample_rate)
@@ -107,6 +109,6 @@ class MixtureDataset(torch.utils.data.Dataset):
         return signal
 
 
-def _fit(signal, length):
+def _cut_or_padded(signal, length):
     """Cut, or pad with zeros at the end: the speaker stops before the mixture does."""
     return np.pad(signal[:length], (0, max(length - len(signal), 0))).astype(np.float32, copy=False)

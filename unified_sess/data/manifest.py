@@ -1,4 +1,7 @@
-"""Manifests: a corpus as a CSV file in SpeechBrain's style, with paths relative to `$data_root`."""
+"""Manifests: the CSV files that list the mixtures of a corpus, one a row.
+
+They are in SpeechBrain's style. Paths begin with `$data_root`, so that a corpus can be moved.
+"""
 
 import csv
 from collections.abc import Iterable, Iterator
@@ -14,22 +17,31 @@ ROOT = "$data_root"
 
 
 class Row(NamedTuple):
-    """One mixture: frames is its length in samples, paths are those of files; clean and noise may be None.
+    """One mixture and the paths of its files.
 
-    parts : the sources as the mixture holds them; in a reverberant corpus they are others than the dry `sources`.
+    id : its name.
+    frames : its length in samples.
+    mixture : the noisy mixture.
+    clean : the mixture without noise; None where a corpus has no such file, and it is the sum of `images`.
+    sources : the targets, one a speaker.
+    noise : the noise alone; None where a corpus has no such file.
+    images : the sources as they sound in the mixture: in a reverberant corpus their reverberant images, elsewhere the
+        `sources` themselves.
     """
 
     id: str
     frames: int
     mixture: str
-    clean: str
-    sources: list
-    noise: str
-    parts: list
+    clean: str | None
+    sources: list[str]
+    noise: str | None
+    images: list[str]
 
 
 class Manifest:
-    """Rows of a manifest, with paths expanded only when a row is read, so that a million rows stay small.
+    """The rows of a manifest, by number.
+
+    `$data_root` is replaced only in the row that is read, so that a manifest of a million rows takes little memory.
 
     Arguments
     ---------
@@ -45,7 +57,7 @@ class Manifest:
         self.num_spks = sum(
             1 for name in table.columns if name[0] == "s" and name.endswith("_wav") and name[1:-4].isdigit()
         )
-        self._part = "s{}_reverb_wav" if "s1_reverb_wav" in table.columns else "s{}_wav"
+        self._image = "s{}_reverb_wav" if "s1_reverb_wav" in table.columns else "s{}_wav"
         self.frames = table["frames"].to_numpy()
         self._columns = {name: table[name].to_numpy() for name in table.columns}
 
@@ -64,7 +76,7 @@ class Manifest:
             clean=path("mix_clean_wav"),
             sources=[path(f"s{k + 1}_wav") for k in range(self.num_spks)],
             noise=path("noise_wav"),
-            parts=[path(self._part.format(k + 1)) for k in range(self.num_spks)],
+            images=[path(self._image.format(k + 1)) for k in range(self.num_spks)],
         )
 
     def __iter__(self) -> Iterator[Row]:
@@ -72,14 +84,24 @@ class Manifest:
 
 
 def columns(num_spks: int, reverberant: bool = False) -> list[str]:
-    """Column names of a manifest, in order."""
+    """Names of a manifest's columns, in order; a reverberant corpus also has those of the reverberant images."""
     names = ["ID", "duration", "frames", "sample_rate", "mix_wav", "mix_clean_wav"]
     names += [f"s{k + 1}_wav" for k in range(num_spks)] + ["noise_wav"]
     return names + [f"s{k + 1}_reverb_wav" for k in range(num_spks) if reverberant]
 
 
 def write_manifest(path: str | Path, rows: Iterable[list], num_spks: int, reverberant: bool = False) -> None:
-    """Write rows (lists in the order of `columns`); the file appears whole or not at all."""
+    """Write a manifest, whole or not at all.
+
+    Arguments
+    ---------
+    path : str or Path
+        The CSV file.
+    rows : iterable of list
+        The values of each row in the order of `columns`.
+    num_spks, reverberant
+        As in `columns`.
+    """
     with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(columns(num_spks, reverberant))

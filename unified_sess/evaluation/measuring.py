@@ -85,7 +85,7 @@ def read_references(row: Row, mixture: np.ndarray, sample_rate: int) -> tuple[np
         return signal
 
     sources = np.stack([read(path) for path in row.sources], axis=1)
-    return sources, sum(map(read, row.parts)) if row.clean is None else read(row.clean)
+    return sources, sum(map(read, row.images)) if row.clean is None else read(row.clean)
 
 
 @contextlib.contextmanager

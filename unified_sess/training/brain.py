@@ -13,18 +13,25 @@ from speechbrain.utils.checkpoints import mark_as_loader, mark_as_saver, registe
 from speechbrain.utils.distributed import if_main_process
 from speechbrain.utils.logger import get_logger
 
-from unified_sess.data.batches import Batch, EpochSampler, collate
+from unified_sess.data.batches import Batch, EpochSampler, batch_loader
 from unified_sess.data.dataset import MixtureDataset
 from unified_sess.data.dynamic_mixing import DynamicMixingDataset
 from unified_sess.network import ENHANCED_FROM, UnifiedNetwork
 from unified_sess.training.averaging import WeightAverage
-from unified_sess.training.checkpoints import AtomicCheckpointer, fused_as_made, load_statistics, save_statistics
+from unified_sess.training.checkpoints import (
+    AtomicCheckpointer,
+    fused_as_made,
+    load_statistics,
+    recover_best,
+    save_statistics,
+)
 from unified_sess.training.cuda_graphs import Replay
 from unified_sess.training.distributed import broadcast_parameters
 from unified_sess.training.joint_step import JointStep
 from unified_sess.training.learning_rate import LearningRate
-from unified_sess.training.loss_totals import LossTotals, Validation
+from unified_sess.training.loss_totals import LossTotals, Validation, counted
 from unified_sess.training.records import Records
+from unified_sess.training.resuming import refuse_other_batches
 from unified_sess.training.utterance_losses import LossChoice, UtteranceLosses, utterance_losses
 from unified_sess.utils.errors import UserError
 
@@ -59,13 +66,8 @@ class UnifiedBrain(sb.Brain):
             self.modules[name].requires_grad_(False)
         self.network = self._make_network()
         self.modulation = self.hparams.modulation
-        self.joint_step = JointStep(
-            self.network,
-            self.modulation,
-            self.hparams.enhancement_weight,
-            self.hparams.threshold,
-            self.hparams.gradient_statistics,
-        )
+        weight, threshold = self.hparams.enhancement_weight, self.hparams.threshold
+        self.joint_step = JointStep(self.network, self.modulation, weight, threshold, self.hparams.gradient_statistics)
         if self.checkpointer is not None:
             self.checkpointer.add_recoverable(
                 "gradient_statistics", self.modulation, load_statistics, save_statistics, optional_load=True
@@ -125,17 +127,7 @@ class UnifiedBrain(sb.Brain):
         )
         if train:
             self.train_sampler = sampler
-        workers = loader_kwargs.get("num_workers", 0)
-        return torch.utils.data.DataLoader(
-            dataset,
-            batch_sampler=sampler,
-            collate_fn=collate,
-            # Iterating a loader draws a number from its generator: not from the one that dropout uses.
-            generator=torch.Generator(),
-            persistent_workers=workers > 0,
-            pin_memory=self.device_type == "cuda",
-            **loader_kwargs,
-        )
+        return batch_loader(dataset, sampler, pin_memory=self.device_type == "cuda", **loader_kwargs)
 
     # A step
 
@@ -195,6 +187,7 @@ class UnifiedBrain(sb.Brain):
         return losses, loss, gradients
 
     def _compute_gradients(self, batch, scale):
+        """The same, each kernel launched as usual."""
         with self.training_ctx:
             losses = self.compute_forward(batch, sb.Stage.TRAIN)
             loss = self.compute_objectives(losses, batch, sb.Stage.TRAIN).detach()
@@ -276,22 +269,14 @@ class UnifiedBrain(sb.Brain):
             self.learning_rate.resume(self.hparams.epoch_counter.current, state)
             self.learning_rate.apply(self.optimizer)
         if self.step:
-            self._refuse_other_batches()
+            refuse_other_batches(self.saved.get("epoch_of_batches"), self._epoch_of_batches())
             self.train_sampler.start = self.step
         if self._optimizer_step_limit_exceeded:  # a finished run does not train again
             self.hparams.epoch_counter.current = self.hparams.epoch_counter.limit
 
     def _epoch_of_batches(self):
-        """Items of an epoch and of a global batch, by which a place in the epoch is counted."""
+        """Mixtures of an epoch and of a batch over all ranks: a checkpoint's step within the epoch is counted in these."""
         return [len(self.train_sampler.frames), self.train_sampler.batch_size * self.world_size]
-
-    def _refuse_other_batches(self):
-        before, now = self.saved.get("epoch_of_batches"), self._epoch_of_batches()
-        if before is not None and before != now:
-            raise UserError(
-                f"the last checkpoint lies inside an epoch of {before[0]} mixtures in batches of {before[1]}, now they are "
-                f"{now[0]} in batches of {now[1]}: give the same data and batch_size (times processes) to end that epoch"
-            )
 
     def on_stage_start(self, stage: sb.Stage, epoch: int | None = None) -> None:
         """Start the statistics of a stage."""
@@ -329,9 +314,9 @@ class UnifiedBrain(sb.Brain):
         """Log the epoch and save it; one without finite losses can never be the best, and NaN weights are not saved."""
         valid_stats, undefined, failed = self.validation.end()
         if undefined and epoch == 1:
-            logger.warning(f"validation leaves out {_some(undefined)}: a reference is silent")
+            logger.warning(f"validation leaves out {counted(undefined)}: a reference is silent")
         if failed:
-            logger.warning(f"epoch {epoch} cannot be the best: the network gives no finite loss for {_some(failed)}")
+            logger.warning(f"epoch {epoch} cannot be the best: the network gives no finite loss for {counted(failed)}")
         lr = self.learning_rate.value
         self.learning_rate.end_epoch(epoch, valid_stats["loss_ss"])
         self.learning_rate.apply(self.optimizer)
@@ -357,9 +342,10 @@ class UnifiedBrain(sb.Brain):
             )
 
     def _write_records(self, numbers, epoch):
+        """Write an epoch's numbers to TensorBoard and, where both tasks had gradients, the table of their conflict."""
         if self.records is None:
             self.records = Records(self.hparams.output_folder, self.hparams.tensorboard)
-        conflict = "conflict_rate" in self.train_stats  # not with one task alone, or no step in the whole epoch
+        conflict = "conflict_rate" in self.train_stats  # absent where one task trains alone, or no step was taken
         self.records.write(numbers, self.modulation.table() if conflict else None, epoch)
 
     # Test
@@ -372,23 +358,17 @@ class UnifiedBrain(sb.Brain):
         UserError
             When there is none, or no epoch had finite losses on the validation part.
         """
-        if self.checkpointer is None:
-            return
-        if self.checkpointer.recover_if_possible(max_key=max_key, min_key=min_key) is not None:
-            return
-        folder = self.checkpointer.checkpoints_dir
-        if any(checkpoint.meta.get("failed") for checkpoint in self.checkpointer.list_checkpoints()):
-            raise UserError(
-                f"no epoch of {folder.parent} has finite losses on the validation part, so there is no best checkpoint: "
-                "lower lr, or check the data (unified-sess check-data); the last checkpoint stays"
-            )
-        raise UserError(f"no checkpoint in {folder}: train first, or give the --output_folder of a run")
+        if self.checkpointer is not None:
+            recover_best(self.checkpointer, max_key, min_key)
 
     # Checkpoints
 
     @mark_as_saver
     def _save(self, path):
-        """Write what is counted within an epoch; SpeechBrain's Checkpointer calls it on the main process."""
+        """Write the place in the epoch, the running sums and the learning rate as JSON.
+
+        SpeechBrain's Checkpointer calls it on the main process, once a checkpoint.
+        """
         state = {
             "step": self.step,
             "avg_train_loss": float(self.avg_train_loss),
@@ -401,7 +381,11 @@ class UnifiedBrain(sb.Brain):
 
     @mark_as_loader
     def _recover(self, path, end_of_epoch):
-        """Read it back; a checkpoint at the end of an epoch leads to the first step of the next."""
+        """Read what `_save` wrote; SpeechBrain's Checkpointer calls it on every process.
+
+        After a checkpoint inside an epoch, training goes on with the step behind it; after one at the end of an epoch,
+        with the first step of the next.
+        """
         self.saved = json.loads(Path(path).read_text(encoding="utf-8"))
         self.optimizer_step = self.saved["optimizer_step"]
         if end_of_epoch:
@@ -409,9 +393,3 @@ class UnifiedBrain(sb.Brain):
             return
         self.step, self.avg_train_loss = self.saved["step"], self.saved["avg_train_loss"]
         self.totals = LossTotals(self.saved["totals"] if self.rank == 0 else None)
-
-
-def _some(names):
-    """How many utterances, and the first few by name."""
-    more = ", ..." if len(names) > 3 else ""
-    return f"{len(names)} utterances ({', '.join(names[:3])}{more})"

@@ -155,6 +155,27 @@ class RandomState:
             torch.cuda.set_rng_state_all(state["cuda"])
 
 
+def recover_best(
+    checkpointer: checkpoints.Checkpointer, max_key: str | None = None, min_key: str | None = None
+) -> None:
+    """Load the checkpoint with the highest `max_key` or lowest `min_key`.
+
+    Raises
+    ------
+    UserError
+        When there is none, or no epoch had finite losses on the validation part.
+    """
+    if checkpointer.recover_if_possible(max_key=max_key, min_key=min_key) is not None:
+        return
+    folder = checkpointer.checkpoints_dir
+    if any(checkpoint.meta.get("failed") for checkpoint in checkpointer.list_checkpoints()):
+        raise UserError(
+            f"no epoch of {folder.parent} has finite losses on the validation part, so there is no best checkpoint: "
+            "lower lr, or check the data (unified-sess check-data); the last checkpoint stays"
+        )
+    raise UserError(f"no checkpoint in {folder}: train first, or give the --output_folder of a run")
+
+
 def fused_as_made(optimizer: torch.optim.Optimizer, state: dict) -> dict:
     """The optimizer's state with `fused` as the experiment says.
 

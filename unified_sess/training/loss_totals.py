@@ -109,3 +109,15 @@ def _improvement(estimates, batch):
         signals = (x[row : row + 1, :length].to(estimates.device) for x in (batch.sources, batch.mixture))
         values.append(si_snr_improvement(estimates[row : row + 1, :length].float(), *signals))
     return torch.cat(values)
+
+
+def counted(names: list[str]) -> str:
+    """The number of utterances and the first three names, for a message.
+
+    Example
+    -------
+    >>> counted(["a", "b", "c", "d"])
+    '4 utterances (a, b, c, ...)'
+    """
+    more = ", ..." if len(names) > 3 else ""
+    return f"{len(names)} utterances ({', '.join(names[:3])}{more})"

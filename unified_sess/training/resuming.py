@@ -52,6 +52,26 @@ def refuse_another_run(settings: dict) -> None:
         )
 
 
+def refuse_other_batches(before: list[int] | None, now: list[int]) -> None:
+    """Refuse to go on inside an epoch of other batches: its step would stand for other mixtures.
+
+    Arguments
+    ---------
+    before, now : list of int
+        Mixtures of an epoch and of a batch over all ranks, in the checkpoint (None in an old one) and in this run.
+
+    Raises
+    ------
+    UserError
+        When they differ.
+    """
+    if before is not None and before != now:
+        raise UserError(
+            f"the last checkpoint lies inside an epoch of {before[0]} mixtures in batches of {before[1]}, now they are "
+            f"{now[0]} in batches of {now[1]}: give the same data and batch_size (times processes) to end that epoch"
+        )
+
+
 def _differences(before, now):
     differences = []
     for name, setting in SETTINGS.items():

@@ -1,8 +1,8 @@
-"""Which result is of what: a mark in the comment of every sound file that `unified-sess separate` writes.
+"""The provenance of results: a mark in the comment field of every sound file that `unified-sess separate` writes.
 
-The mark tells a later run whether a file of that name is the very result that it would make: of the same recording
-(all of its bytes), the same model and the same options that change samples. How many recordings go at a time, and on
-which device, does not count.
+By the mark, a later run knows whether a file is the result that it would write again, and then keeps it. The mark holds
+a digest of the recording (all of its bytes), of the model and of the options that change samples; the number of jobs
+and the device do not.
 """
 
 import hashlib
@@ -17,26 +17,26 @@ from unified_sess.utils.audio import sound_path
 if TYPE_CHECKING:
     from unified_sess.inference.separating import Separating  # with it torch, which reading marks does without
 
-PREFIX = "unified-sess result 2 "  # a new number when the same model and options give other samples
-OLD_PREFIX = "unified-sess: from recording "  # told the ends of the recording and nothing of model and options
-MARKED_EXTENSIONS = (".wav", ".flac")  # of results
+PREFIX = "unified-sess result 2 "  # the number rises when a new version gives other samples for the same digest
+OLD_PREFIX = "unified-sess: from recording "  # of older versions, which noted neither the model nor the options
+MARKED_EXTENSIONS = (".wav", ".flac")  # formats that results are written in
 BYTES_AT_ONCE = 2**20
 
 
 class Mark(NamedTuple):
-    """What a result says of itself.
+    """What the comment of a result says.
 
     digest : str
-        Of recording, model and options; empty in results of older versions, which did not note it.
+        See `result_digest`; empty in results of older versions, which did not note it.
     kinds : tuple of str
-        The results that were made together with this one: `s1`, `s2`, `enhanced`, `noise`, `rttm`.
+        All results of the same separation, this one among them: `s1`, `s2`, `enhanced`, `noise`, `rttm`.
     """
 
     digest: str
     kinds: tuple[str, ...] = ()
 
     def comment(self) -> str:
-        """The text that stands in the file.
+        """The mark as the text of a comment field; `read_mark` reads it back.
 
         Example
         -------
@@ -47,7 +47,7 @@ class Mark(NamedTuple):
 
 
 def result_digest(path: str | os.PathLike, model_digest: str, settings: dict) -> str:
-    """Digest of everything that a result depends on.
+    """32 hexadecimal digits that change when anything changes that a result depends on.
 
     Arguments
     ---------
@@ -56,7 +56,7 @@ def result_digest(path: str | os.PathLike, model_digest: str, settings: dict) ->
     model_digest : str
         See `model_digest`.
     settings : dict
-        Options that change samples, as JSON can hold them.
+        Options that change samples: names, numbers and texts.
     """
     digest = hashlib.sha256(json.dumps([model_digest, settings], sort_keys=True).encode())
     with open(path, "rb") as file:
@@ -66,7 +66,7 @@ def result_digest(path: str | os.PathLike, model_digest: str, settings: dict) ->
 
 
 def model_digest(model: "Separating") -> str:
-    """Digest of a model's network, weights, rate and threshold; the device does not count.
+    """32 hexadecimal digits of a model's network, weights, sample rate and silence threshold, the same on any device.
 
     Arguments
     ---------
@@ -83,7 +83,7 @@ def model_digest(model: "Separating") -> str:
 
 
 def read_mark(path: str | os.PathLike) -> Mark | None:
-    """The mark of a sound file; None where it bears none or cannot be read."""
+    """The mark of a sound file; None where there is none, or the file cannot be read."""
     if not os.fspath(path).lower().endswith(MARKED_EXTENSIONS):
         return None
     try:
@@ -100,6 +100,6 @@ def read_mark(path: str | os.PathLike) -> Mark | None:
 
 
 def _bytes_type():
-    import torch  # not needed to read marks
+    import torch  # takes long to import, and reading marks does without
 
     return torch.uint8

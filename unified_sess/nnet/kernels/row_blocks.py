@@ -1,9 +1,14 @@
-"""Layer norm and the linear layers behind it, in few passes over little memory, for a CPU in single precision.
+"""SepFormer's layer norms and the linear layers behind them on a CPU, with hand-written backward passes.
 
-Passing over a large tensor, and fetching memory for it, takes a CPU time that no matrix product hides. So gain and
-offset of a norm and the bias behind it are part of the matrix, the hidden layer is worked on in place, gradients are
-added where they arise, and long signals go block by block. Other devices, mixed precision and `torch.compile` use the
-plain operations.
+On a CPU every elementwise operation on a large tensor costs time and memory beside the matrix products. These functions
+do with fewer of them:
+
+- gain and offset of a norm, and the bias of the linear layer behind it, become part of that layer's matrix;
+- the hidden layer of the feed-forward network is overwritten in place;
+- backward passes add gradients to tensors that exist already;
+- signals go through in blocks of `ROWS_OF_A_BLOCK` rows, so that temporary tensors stay small.
+
+Other devices, mixed precision and `torch.compile` take the plain operations, which also stand in each function here.
 """
 
 from collections.abc import Sequence
@@ -21,9 +26,10 @@ ROWS_OF_A_BLOCK = 16384  # a signal of 7 s at 8 kHz in the published SepFormer, 
 def norm_projections(
     x: torch.Tensor, norm: nn.LayerNorm, weight: torch.Tensor, bias: torch.Tensor, parts: int
 ) -> tuple[torch.Tensor, Sequence[torch.Tensor]]:
-    """Returns `x` and the `parts` equal parts of `linear(norm(x))`, such as query, key and value.
+    """Returns `x` and `linear(norm(x))` in `parts` equal parts, such as query, key and value.
 
-    What goes on with the `x` that is returned brings its gradient here, where adding it costs nothing.
+    Use the `x` that is returned for the residual path: then its gradient arrives in the backward pass here and is added
+    on the way, without an operation of its own.
 
     Arguments
     ---------
@@ -85,15 +91,20 @@ def _blocks(x: torch.Tensor) -> list[slice]:
 
 
 def _empty(x: torch.Tensor, width: int) -> torch.Tensor:
-    """Rows `[rows, width]` for those of `x`, not a power of two apart: there a column finds few places in the cache."""
+    """An empty tensor `[rows, width]` with as many rows as `x`.
+
+    Each row has 16 unused numbers behind it: with rows a power of two apart, all numbers of a column would compete for
+    the same few places of the cache.
+    """
     return x.new_empty(len(x), width + 16)[:, :width]
 
 
 def _matrix(gain: torch.Tensor, offset: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-    """The matrix whose product with `_normal(x)` is `linear(norm(x))`.
+    """The matrix M for which `_normal(x) @ M.t()` is `linear(norm(x))`.
 
-    A row of channels without its mean sums to zero. So 1 can be added to each of its values, and what every column of
-    the matrix has in common comes out of the product as it is: the bias, without a pass over the output.
+    With z for the normalized rows, `linear(norm(x))` is `(gain * weight) z + b` with `b = weight @ offset + bias`.
+    `_normal` gives z + 1. Each row of z sums to zero, so a constant c added to all `n` columns of a row of M adds c * n
+    to its output, whatever z is. Choosing c so that the output gets b saves an addition over the whole output.
     """
     constant = torch.addmv(bias, weight, offset - gain) / len(gain)
     return torch.addcmul(constant[:, None], weight, gain)
@@ -102,7 +113,7 @@ def _matrix(gain: torch.Tensor, offset: torch.Tensor, weight: torch.Tensor, bias
 def _gradients(
     grad_matrix: torch.Tensor | None, gain: torch.Tensor, offset: torch.Tensor, weight: torch.Tensor
 ) -> Sequence[torch.Tensor | None]:
-    """Gradients of gain, offset, weight and bias, from that of the matrix or None; overwrites it."""
+    """Gradients of gain, offset, weight and bias from the gradient of `_matrix`, which is overwritten; None for None."""
     if grad_matrix is None:
         return [None] * 4
     grad_bias = grad_matrix.mean(1)  # each row of `_normal(x)` has a mean of 1
@@ -112,7 +123,7 @@ def _gradients(
 
 
 def _normal(x: torch.Tensor, eps: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """Rows `[rows, channels]` of mean 1 and variance 1, and the inverse deviations `[rows, 1]` that they had."""
+    """`x` with its rows normalized to mean 1 and variance 1, and 1 / standard deviation of each row `[rows, 1]`."""
     one = x.new_ones(x.shape[1])
     y, _, scale = torch.native_layer_norm(x, one.shape, one, one, eps)
     return y, scale
@@ -121,7 +132,7 @@ def _normal(x: torch.Tensor, eps: float) -> tuple[torch.Tensor, torch.Tensor]:
 def _normal_backward(
     grad: torch.Tensor, normal: torch.Tensor, scale: torch.Tensor, residual: torch.Tensor, out: torch.Tensor | None
 ) -> torch.Tensor:
-    """Writes the gradient at `x` for that at `_normal(x)`, with `residual` added, into `out`."""
+    """Returns the gradient at `x` for a gradient at `_normal(x)`, plus `residual`; written into `out` where given."""
     one = torch.ones_like(scale)  # mean and inverse deviation of the rows in `normal`
     grad, _, _ = torch.ops.aten.native_layer_norm_backward(
         grad, normal, normal.shape[1:], one, one, None, None, [True, False, False]
@@ -130,14 +141,14 @@ def _normal_backward(
 
 
 class _Product:
-    """Gradients of `x @ matrix.t()`, block by block; of the matrix only where it is wanted."""
+    """The backward pass of `x @ matrix.t()`, block by block; sums the matrix's gradient where it is wanted."""
 
     def __init__(self, matrix: torch.Tensor, wanted: bool) -> None:
         self.matrix, self.beta = matrix, 0  # beta 0: nothing to add to yet
         self.grad_matrix = torch.empty_like(matrix) if wanted else None
 
     def backward(self, grads: Sequence[torch.Tensor], x: torch.Tensor, out: torch.Tensor | None = None) -> Any:
-        """Returns the gradient at the block `x` for those at the equal parts of its product."""
+        """Returns the gradient at a block `x`, given the gradients at the equal parts of its product."""
         places = [None] * len(grads) if self.grad_matrix is None else self.grad_matrix.chunk(len(grads))
         for part, (grad, matrix, place) in enumerate(zip(grads, self.matrix.chunk(len(grads)), places, strict=True)):
             if place is not None:
