@@ -309,17 +309,10 @@ def show_network(
     \b
     unified-sess show-network hparams/networks/sepformer.yaml --num_spks 3
     """
-    import yaml
-
     from unified_sess.model_io.show_network import show_network as show
+    from unified_sess.training.command_line import parse_settings
 
-    pairs = [part for argument in context.args for part in argument.split("=", 1)]
-    if len(pairs) % 2 or not all(name.startswith("--") for name in pairs[::2]):
-        raise UserError("settings are given as --NAME VALUE, as in --num_spks 3")
-    try:
-        show(path, {name[2:]: yaml.safe_load(value) for name, value in zip(pairs[::2], pairs[1::2])})
-    except yaml.YAMLError:
-        raise UserError(f"a setting in {' '.join(context.args)} is not a number, word or list") from None
+    show(path, parse_settings(context.args))
 
 
 def checked_device(name: str | None) -> str | None:

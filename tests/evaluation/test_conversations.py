@@ -21,7 +21,6 @@ from unified_sess.inference.activity import activity
 from unified_sess.utils.errors import UserError
 
 RATE = 1000  # Hz
-SECOND = np.arange(RATE)
 
 
 def voice(seed, seconds):

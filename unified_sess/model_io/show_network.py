@@ -1,32 +1,31 @@
 """What a network file builds: modules, parameters, work, receptive field and memory."""
 
 import contextlib
-import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
-from hyperpyyaml import load_hyperpyyaml
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from unified_sess.network import MODULE_NAMES, separate
 from unified_sess.utils.errors import UserError
+from unified_sess.utils.yaml_files import UnknownTag, build_yaml, read_yaml
 
 SECONDS = 4  # length of the signal that is measured, as in a training step
-PLACEHOLDER = re.compile(r"^(\w+):\s*!PLACEHOLDER", re.MULTILINE)
+PLACEHOLDER = UnknownTag("!PLACEHOLDER")  # of HyperPyYAML: a setting that an override must give
 GATES = {"LSTM": 4, "GRU": 3, "RNN_TANH": 1, "RNN_RELU": 1}
 
 
-def show_network(path: str | Path, overrides: dict | str | None = None) -> None:
+def show_network(path: str | Path, overrides: dict | None = None) -> None:
     """Print modules, parameters, multiply-accumulates, receptive field and memory of a network or experiment file.
 
     Arguments
     ---------
     path : str or Path
         A file of `hparams/networks`, or an experiment with `modules`.
-    overrides : dict or str or None
+    overrides : dict or None
         Values that replace those of the file, such as `{"num_spks": 3}`.
 
     Raises
@@ -38,23 +37,17 @@ def show_network(path: str | Path, overrides: dict | str | None = None) -> None:
     print(describe(modules, sample_rate, Path(path).stem))
 
 
-def load_network(path: str | Path, overrides: dict | str | None = None) -> tuple[dict[str, nn.Module], int]:
+def load_network(path: str | Path, overrides: dict | None = None) -> tuple[dict[str, nn.Module], int]:
     """Modules by name and sample rate (Hz) of a network or experiment file; arguments and errors as `show_network`."""
     try:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not text"
         raise UserError(f"cannot read {path} ({reason}): give a file such as hparams/networks/sepformer.yaml") from None
-    if not isinstance(overrides, str):
-        unset = {name: "." for name in PLACEHOLDER.findall(text)}
-        overrides = {**unset, **(overrides or {})}
-    try:
-        with open(path, encoding="utf-8") as file:
-            settings = load_hyperpyyaml(file, overrides) if text.strip() else {}
-    except Exception as error:  # noqa: BLE001 - a YAML file can call anything, so anything can come out of it
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()
-        raise UserError(f"{path} does not load ({reason}): correct the file or the overrides") from None
-    settings = settings if isinstance(settings, dict) else {}
+    content = read_yaml(text, path)
+    content = content if isinstance(content, dict) else {}
+    unset = {name: "." for name, value in content.items() if value == PLACEHOLDER}
+    settings = build_yaml(text, path, unset | (overrides or {})) if content else {}
     modules = settings.get("modules") or settings
     missing = [name for name in MODULE_NAMES if not isinstance(modules.get(name), nn.Module)]
     if missing:

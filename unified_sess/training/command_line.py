@@ -1,6 +1,6 @@
 """The arguments of train.py: experiment file, SpeechBrain's run options, settings of the experiment."""
 
-from speechbrain.utils.run_opts import RunOptions
+from collections.abc import Sequence
 
 from unified_sess.training.settings import SETTINGS, typed_value
 from unified_sess.utils.errors import UserError
@@ -28,6 +28,8 @@ def parse_command_line(arguments: list) -> tuple[str, dict, dict]:
     UserError
         When an option lacks a value, is of another type than the setting or out of its range.
     """
+    from speechbrain.utils.run_opts import RunOptions  # takes seconds, and settings alone do without
+
     parser = RunOptions._create_parser()
     parser.allow_abbrev = False
 
@@ -44,14 +46,26 @@ def parse_command_line(arguments: list) -> tuple[str, dict, dict]:
             run_options[name] = setting.typed(name, value) if isinstance(value, str) else setting.checked(name, value)
     if run_options.get("ckpt_interval_minutes", 0) > 0 and run_options.get("ckpt_interval_steps", 0) > 0:
         raise UserError("ckpt_interval_minutes and ckpt_interval_steps exclude each other: give one of them")
-    return parsed.param_file, run_options, _overrides(rest)
+    return parsed.param_file, run_options, parse_settings(rest)
 
 
 def _was_given(option, arguments):
     return any(a == option or a.startswith(option + "=") for a in arguments)
 
 
-def _overrides(arguments):
+def parse_settings(arguments: Sequence[str]) -> dict:
+    """Settings of an experiment from `--name value` or `--name=value`, in their types.
+
+    Raises
+    ------
+    UserError
+        When an option lacks a value, is of another type than the setting or out of its range.
+
+    Example
+    -------
+    >>> parse_settings(["--num_spks", "3", "--mode=min"])
+    {'num_spks': 3, 'mode': 'min'}
+    """
     overrides, rest = {}, list(arguments)
     while rest:
         option, equals, value = rest.pop(0).partition("=")

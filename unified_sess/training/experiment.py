@@ -4,8 +4,9 @@ import hashlib
 import io
 import re
 from pathlib import Path
+from typing import Any
 
-from hyperpyyaml import load_hyperpyyaml, resolve_references
+from hyperpyyaml import resolve_references
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import TaggedScalar
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
@@ -15,7 +16,7 @@ from unified_sess.network import MODULE_NAMES, count_speakers
 from unified_sess.training.settings import REQUIRED, SETTINGS, check_settings, unknown_setting
 from unified_sess.utils.errors import UserError
 from unified_sess.utils.files import atomic_path
-from unified_sess.utils.yaml_files import UnknownTag, read_yaml, yaml_reason
+from unified_sess.utils.yaml_files import UnknownTag, build_yaml, read_yaml, yaml_reason
 
 INCLUDE = re.compile(r"^(network:\s*)!include:(\S+)", re.MULTILINE)
 ENHANCER = re.compile(r"^enhancer:[^\n]*$", re.MULTILINE)
@@ -143,14 +144,9 @@ class Experiment:
         UserError
             When a part cannot be built, a module is missing or the network contradicts `num_spks`.
         """
-        try:
-            hparams = load_hyperpyyaml(self.text)
-        except (YAMLError, MarkedYAMLError) as error:
-            raise UserError(f"{self.path} is not valid YAML: {yaml_reason(error)}") from None
-        except (TypeError, ValueError, ImportError, AttributeError) as error:
-            raise UserError(f"{self.path} cannot be built: {_last_line(error)}") from None
+        hparams = build_yaml(self.text, self.path)
         hparams |= {name: self.settings[name] for name in SETTINGS if name in self.settings}
-        modules = hparams.get("modules")
+        modules: Any = hparams.get("modules")
         missing = [name for name in MODULE_NAMES if not isinstance(modules, dict) or name not in modules]
         if missing:
             raise UserError(f"{self.path} has no {', '.join(missing)} under 'modules'")
@@ -250,8 +246,3 @@ def _top_level(text, path):
     if not isinstance(content, dict):
         raise UserError(f"{path} is not an experiment: it has no settings")
     return content
-
-
-def _last_line(error):
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__

@@ -1,5 +1,9 @@
-"""The one reader of YAML that may be untrusted: plain values and trees, nothing is executed."""
+"""The one reader of YAML: `read_yaml` gives plain values and trees and executes nothing, also of an untrusted file.
 
+`build_yaml` makes the objects that an experiment or network file of the user names.
+"""
+
+import io
 import re
 from typing import Any
 
@@ -55,6 +59,39 @@ def read_yaml(text: str, where: object) -> Any:
         raise UserError(f"{where} is not valid YAML: {yaml_reason(error)}") from None
     except (ValueError, TypeError, OverflowError) as error:  # such as the date 2024-99-99, or a list as a key
         raise UserError(f"{where} is not valid YAML: {error}") from None
+
+
+def build_yaml(text: str, where: object, overrides: dict | None = None) -> dict:
+    """Build the objects of a HyperPyYAML text, which may call anything: for the user's own files only.
+
+    Arguments
+    ---------
+    text : str
+        A document.
+    where : str or Path
+        The file, for messages; what it includes is found beside it.
+    overrides : dict
+        Values that replace those of the file.
+
+    Raises
+    ------
+    UserError
+        Naming the file, when it is not YAML or one of its objects cannot be built.
+    """
+    from hyperpyyaml import load_hyperpyyaml  # not needed to read
+    from ruamel.yaml.error import YAMLError
+
+    stream = io.StringIO(text)
+    stream.name = str(where)
+    try:
+        return load_hyperpyyaml(stream, overrides)
+    except (YAMLError, yaml.YAMLError) as error:
+        raise UserError(f"{where} is not valid YAML: {yaml_reason(error)}") from None
+    except UserError:
+        raise
+    except Exception as error:  # noqa: BLE001 - what is built can raise anything
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        raise UserError(f"{where} cannot be built: {lines[-1] if lines else type(error).__name__}") from None
 
 
 def yaml_reason(error: Exception) -> str:
