@@ -3,6 +3,7 @@
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -40,7 +41,7 @@ html_show_sphinx = False
 CODE = re.compile(r"(`+[^`]*`+)")
 
 
-def escape_bars(app, what, name, obj, options, lines):
+def escape_bars(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
     """|x| and ||x|| are magnitudes in our docstrings, not substitutions of reStructuredText."""
     for k, line in enumerate(lines):
         if "|" in line and not line.lstrip().startswith(">>>"):
@@ -48,12 +49,12 @@ def escape_bars(app, what, name, obj, options, lines):
             lines[k] = "".join(part if part.startswith("`") else part.replace("|", r"\|") for part in parts)
 
 
-def leave_out(app, what, name, obj, skip, options):
+def leave_out(app: Any, what: str, name: str, obj: Any, skip: bool, options: Any) -> bool | None:
     """Fields of named tuples have no text of their own; their class describes them."""
     return True if (getattr(obj, "__doc__", None) or "").startswith("Alias for field number") else None
 
 
-def setup(app):
+def setup(app: Any) -> None:
     """Called by Sphinx."""
     app.connect("autodoc-skip-member", leave_out)
     app.connect("autodoc-process-docstring", escape_bars)

@@ -2,9 +2,12 @@
 """Draw how gradient modulation works, in two dimensions, by the class itself: python docs/draw_projection.py docs/projection.png"""
 
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 
 import matplotlib
 import torch
+from matplotlib.axes import Axes
 
 from unified_sess.gradient_modulation import GradientModulation
 
@@ -19,14 +22,22 @@ CASES = {
 COLOURS = {"ss": "#2266aa", "se": "#cc5522", "projected": "#228844", "step": "#111111"}
 
 
-def arrow(axes, end, colour, label, place, begin=(0.0, 0.0), style="-"):
+def arrow(
+    axes: Axes,
+    end: Sequence[float],
+    colour: str,
+    label: str,
+    place: Sequence[float],
+    begin: Sequence[float] = (0.0, 0.0),
+    style: str = "-",
+) -> None:
     """An arrow from `begin` to `end` with its name beside the head."""
     shape = {"arrowstyle": "-|>", "color": colour, "linewidth": 2.2, "linestyle": style, "shrinkA": 0, "shrinkB": 0}
     axes.annotate("", end, begin, arrowprops=shape)
     axes.annotate(label, end, place, textcoords="offset points", color=colour, fontsize=11)
 
 
-def draw_case(axes, title, enhancement):
+def draw_case(axes: Axes, title: str, enhancement: torch.Tensor) -> None:
     """One pair of gradients, and the step that `gm` makes of it."""
     modulation = GradientModulation("gm")
     (projected,), (separation,) = modulation.modulate([enhancement], [SEPARATION])
@@ -52,7 +63,7 @@ def draw_case(axes, title, enhancement):
         side.set_visible(False)
 
 
-def main(picture):
+def main(picture: str | Path) -> None:
     """Both cases side by side."""
     figure, axes = pyplot.subplots(1, 2, figsize=(11, 3.1), layout="constrained")
     for part, (title, enhancement) in zip(axes, CASES.items()):

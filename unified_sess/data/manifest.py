@@ -25,8 +25,7 @@ class Row(NamedTuple):
     clean : the mixture without noise; None where a corpus has no such file, and it is the sum of `images`.
     sources : the targets, one a speaker.
     noise : the noise alone; None where a corpus has no such file.
-    images : the sources as they sound in the mixture: in a reverberant corpus their reverberant images, elsewhere the
-        `sources` themselves.
+    images : the reverberant images of the sources, of which the mixture is the sum; without a room the `sources` themselves.
     """
 
     id: str
