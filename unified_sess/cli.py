@@ -168,7 +168,7 @@ def app_command(
     port: Annotated[int | None, typer.Option(help="Without it the first free one from 7860; 0 is any.")] = None,
     max_size: Annotated[float, typer.Option(help="Largest upload in MB.")] = 1000.0,
     device: Device = None,
-):
+) -> None:
     """Serve a page to separate recordings in the browser.
 
     From this machine and for it alone, unless --host says otherwise; nothing goes to the network. Ctrl-C ends it and

@@ -12,6 +12,7 @@ from unified_sess.app.tasks import Task
 from unified_sess.inference.files.planning import Job
 from unified_sess.inference.files.recordings import Recording
 from unified_sess.inference.files.separate_files import Options, separate_or_tell
+from unified_sess.inference.separating import Separating
 from unified_sess.network import most_effort, set_effort
 from unified_sess.utils.errors import UserError
 
@@ -46,7 +47,12 @@ class Separated(NamedTuple):
 
 
 def separate_for_page(
-    model, path: Path, folder: Path, num_spks: int | None = None, effort: int | None = None, task: Task | None = None
+    model: Separating,
+    path: Path,
+    folder: Path,
+    num_spks: int | None = None,
+    effort: int | None = None,
+    task: Task | None = None,
 ) -> Separated | None:
     """Separate an uploaded file into a folder, with pictures.
 

@@ -39,7 +39,7 @@ class Sessions:
     queue : TaskQueue
     """
 
-    def __init__(self, models: dict, folder: Path, queue: TaskQueue):
+    def __init__(self, models: dict, folder: Path, queue: TaskQueue) -> None:
         self.models, self.folder, self.queue = models, folder, queue
         self._tasks: dict[str, Task] = {}
         self._folders: dict[str, Path] = {}

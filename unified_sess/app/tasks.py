@@ -19,7 +19,7 @@ class Task:
         How much of it is done, from 0 to 1.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.stop = threading.Event()
         self.doing, self.share = "", 0.0
         self.future: Future = Future()
@@ -58,14 +58,14 @@ class TaskQueue:
     42
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="separate")
         self._tasks: list[Task] = []
 
-    def __enter__(self):
+    def __enter__(self) -> "TaskQueue":
         return self
 
-    def __exit__(self, *error):
+    def __exit__(self, *error: Any) -> None:
         for task in self._tasks:
             task.cancel()
         self._pool.shutdown()

@@ -1,9 +1,11 @@
 """The arguments of train.py: experiment file, SpeechBrain's run options, settings of the experiment."""
 
 from collections.abc import Sequence
+from typing import Any
 
-from unified_sess.training.settings import SETTINGS, typed_value
+from unified_sess.training.settings import SETTINGS
 from unified_sess.utils.errors import UserError
+from unified_sess.utils.yaml_files import read_yaml
 
 
 def parse_command_line(arguments: list) -> tuple[str, dict, dict]:
@@ -47,6 +49,31 @@ def parse_command_line(arguments: list) -> tuple[str, dict, dict]:
     if run_options.get("ckpt_interval_minutes", 0) > 0 and run_options.get("ckpt_interval_steps", 0) > 0:
         raise UserError("ckpt_interval_minutes and ckpt_interval_steps exclude each other: give one of them")
     return parsed.param_file, run_options, parse_settings(rest)
+
+
+def typed_value(name: str, text: str) -> Any:
+    """The value of an option of the command line, by the table; of a setting that is not in it, as YAML reads it.
+
+    Raises
+    ------
+    UserError
+        When the text is of another type than the setting or out of its range.
+
+    Example
+    -------
+    >>> typed_value("speech_folder", "speech #2"), typed_value("batch_size", "2.0"), typed_value("mode", "null")
+    ('speech #2', 2, None)
+    """
+    if name in SETTINGS:
+        return SETTINGS[name].typed(name, text)
+    try:
+        value = read_yaml(text, f"--{name}")
+    except UserError:
+        return text
+    # A text may look like YAML ("a: b", "!x", "a #b", 2024-01-01); scalars and bracketed lists are meant as such.
+    if isinstance(value, (dict, list)):
+        return value if text.lstrip().startswith(("[", "{")) else text
+    return value if isinstance(value, (bool, int, float, type(None))) and "#" not in text else text
 
 
 def _was_given(option, arguments):

@@ -340,31 +340,6 @@ SETTINGS = {
 }
 
 
-def typed_value(name: str, text: str) -> Any:
-    """The value of an option of the command line, by the table; of a setting that is not in it, as YAML reads it.
-
-    Raises
-    ------
-    UserError
-        When the text is of another type than the setting or out of its range.
-
-    Example
-    -------
-    >>> typed_value("speech_folder", "speech #2"), typed_value("batch_size", "2.0"), typed_value("mode", "null")
-    ('speech #2', 2, None)
-    """
-    if name in SETTINGS:
-        return SETTINGS[name].typed(name, text)
-    try:
-        value = read_yaml(text, f"--{name}")
-    except UserError:
-        return text
-    # A text may look like YAML ("a: b", "!x", "a #b", 2024-01-01); scalars and bracketed lists are meant as such.
-    if isinstance(value, (dict, list)):
-        return value if text.lstrip().startswith(("[", "{")) else text
-    return value if isinstance(value, (bool, int, float, type(None))) and "#" not in text else text
-
-
 def check_settings(settings: dict) -> dict:
     """The settings of an experiment in their own types.
 

@@ -240,7 +240,7 @@ class _Run:
 
 
 def separate_or_tell(
-    model,
+    model: Separating,
     job: Job,
     output_dir: Path,
     options: Options = DEFAULT_OPTIONS,
