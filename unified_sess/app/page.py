@@ -2,6 +2,7 @@
 
 import html
 from collections.abc import AsyncIterator
+from typing import Any
 
 import gradio as gr
 
@@ -57,7 +58,7 @@ def build_page(sessions: Sessions) -> gr.Blocks:
 
         async def run(file, spoken, model, people, effort, request: gr.Request) -> AsyncIterator[dict]:
             yield {separate: gr.update(interactive=False), cancel: gr.update(interactive=True)} | _hidden(cards)
-            async for progress in sessions.separate(request.session_hash, file or spoken, model, people, effort):
+            async for progress in sessions.separate(_session(request), file or spoken, model, people, effort):
                 yield {status: _status(progress)} | (_shown(cards, progress.result) if progress.result else {})
             yield {separate: gr.update(interactive=True), cancel: gr.update(interactive=False)}
 
@@ -65,13 +66,13 @@ def build_page(sessions: Sessions) -> gr.Blocks:
             return gr.update(**_people(models[name])), gr.update(**_effort(models[name]))
 
         def stop(request: gr.Request):
-            sessions.cancel(request.session_hash)
+            sessions.cancel(_session(request))
 
         def close(request: gr.Request):
-            sessions.close(request.session_hash)
+            sessions.close(_session(request))
 
         outputs = [separate, cancel, status, *(part for card in cards.values() for part in card.parts())]
-        private = {"api_visibility": "private", "show_progress": "hidden"}
+        private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
         separate.click(run, [file, spoken, model, people, effort], outputs, concurrency_limit=None, **private)
         cancel.click(stop, queue=False, **private)
         model.change(chosen, model, [people, effort], queue=False, **private)
@@ -80,6 +81,10 @@ def build_page(sessions: Sessions) -> gr.Blocks:
         spoken.stop_recording(lambda: None, outputs=file, queue=False, **private)
         page.unload(close)
     return page
+
+
+def _session(request: gr.Request) -> str:
+    return str(request.session_hash)  # Gradio gives each tab one
 
 
 class _Card:
@@ -107,7 +112,7 @@ class _Card:
 
 
 def _shown(cards: dict[str, _Card], separated: Separated) -> dict:
-    updates = {}
+    updates: dict[Any, Any] = {}
     for sound in separated.sounds:
         card = cards[sound.kind]
         text = TEXTS.get(sound.kind) or f"Person {sound.kind[1:]}, who talks for {sound.speech:.1f} s"
