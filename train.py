@@ -69,6 +69,10 @@ def start_processes(run_options: dict) -> None:
     """Choose the device and, under torchrun, join the other processes."""
     if "device" not in run_options and not torch.cuda.is_available():
         run_options["device"] = "cpu"
+    if run_options.get("device", "").startswith("mps"):
+        raise UserError(
+            "mps does not train: losses and gradients are summed in float64, which it lacks; give --device cpu"
+        )
     on_cpu = run_options.get("device") == "cpu"
     if on_cpu and "fp16" in (run_options.get("precision"), run_options.get("eval_precision")):
         raise UserError("fp16 needs a GPU: give --precision bf16 or fp32 on a CPU")

@@ -290,6 +290,7 @@ BAD_OPTIONS = {
     "a factor that is no number": ({"options": ["--lr_factors", "{masknet: x}"]}, r"lr_factors .* not 'x'"),
     "a model that does not exist": ({"options": ["--pretrained", "/no/such/model"]}, r"/no/such/model"),
     "fp16 on a CPU": ({"options": ["--precision", "fp16"]}, r"fp16"),
+    "a device without float64": ({"options": ["--device", "mps"]}, r"float64.*--device cpu"),
 }
 
 

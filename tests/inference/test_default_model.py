@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import torch
 from huggingface_hub import ModelCard
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from unified_sess.data.dynamic_mixing import DynamicMixingDataset
 from unified_sess.inference import UnifiedSeparation
@@ -56,3 +58,21 @@ def test_its_sources_have_the_polarity_of_the_mixture(model, mixtures):
 def test_long_silence_and_noise_alone_stay_finite(model):
     for signal in (torch.zeros(1, 16000), 0.1 * torch.randn(1, 16000)):
         assert model.separate_batch(signal).isfinite().all()
+
+
+class NoDouble(TorchDispatchMode):
+    """Refuses what Apple's mps refuses: numbers of 64 bits with a point."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
+            assert not isinstance(tensor, torch.Tensor) or tensor.dtype not in (torch.float64, torch.complex128), func
+        return result
+
+
+def test_the_network_needs_no_double_precision(model):
+    """So `--device mps` has what it needs; on such a device it was not tried."""
+    with NoDouble():
+        assert model.run(torch.randn(1, 300), enhanced=True).isfinite().all()
+        with pytest.raises(AssertionError):
+            torch.zeros(1).double()

@@ -17,6 +17,7 @@ INTRODUCTION = (
 )
 FONT = gr.themes.Font("system-ui"), gr.themes.Font("sans-serif")  # of the system: web fonts would be a request outside
 THEME = gr.themes.Default(font=FONT, font_mono=[gr.themes.Font("monospace")])
+HIDDEN = "hidden"  # and there: what Gradio must build first misses its value
 CSS = """
 .gradio-container { max-width: 1100px !important; margin: 0 auto !important }
 #status { min-height: 3.5em }
@@ -59,8 +60,12 @@ def build_page(sessions: Sessions) -> gr.Blocks:
         async def run(file, spoken, model, people, effort, request: gr.Request) -> AsyncIterator[dict]:
             yield {separate: gr.update(interactive=False), cancel: gr.update(interactive=True)} | _hidden(cards)
             async for progress in sessions.separate(_session(request), file or spoken, model, people, effort):
-                yield {status: _status(progress)} | (_shown(cards, progress.result) if progress.result else {})
-            yield {separate: gr.update(interactive=True), cancel: gr.update(interactive=False)}
+                updates = {status: _status(progress)}
+                if progress.ended:
+                    updates |= {separate: gr.update(interactive=True), cancel: gr.update(interactive=False)}
+                if progress.result:
+                    updates |= _shown(cards, progress.result)
+                yield updates
 
         def chosen(name):
             return gr.update(**_people(models[name])), gr.update(**_effort(models[name]))
@@ -91,7 +96,7 @@ class _Card:
     """The place of a sound: its name, its picture, a player and a button that downloads it."""
 
     def __init__(self, kind):
-        with gr.Column(visible=False, elem_id=f"sound-{kind}", elem_classes="sound") as self.column:
+        with gr.Column(visible=HIDDEN, elem_id=f"sound-{kind}", elem_classes="sound") as self.column:
             self.heading = gr.Markdown()
             self.picture = gr.Image(
                 show_label=False, container=False, interactive=False, buttons=[], alt_text="Waveform and spectrogram"
@@ -126,7 +131,7 @@ def _shown(cards: dict[str, _Card], separated: Separated) -> dict:
 def _hidden(cards):
     updates = {}
     for card in cards.values():
-        updates |= {card.column: gr.update(visible=False), card.picture: None, card.player: None, card.download: None}
+        updates |= {card.column: gr.update(visible=HIDDEN), card.picture: None, card.player: None, card.download: None}
     return updates
 
 

@@ -13,10 +13,12 @@ from unified_sess.inference.files.planning import Job
 from unified_sess.inference.files.recordings import Recording
 from unified_sess.inference.files.separate_files import Options, separate_or_tell
 from unified_sess.inference.separating import Separating
+from unified_sess.inference.windows import DEFAULT_WINDOWS
 from unified_sess.network import most_effort, set_effort
 from unified_sess.utils.errors import UserError
 
 RECORDING, ENHANCED, NOISE = "recording", "enhanced", "noise"
+WINDOWS = DEFAULT_WINDOWS._replace(batch=1)  # one at a time: progress is finer, and a cancelled task ends sooner
 BLOCK = 1 << 18  # samples added at once
 
 
@@ -89,7 +91,7 @@ def separate_for_page(
         task.doing, task.share = f"Separating: {_time(done)} of {_time(duration)}", 0.9 * done / max(duration, 1e-9)
 
     job = Job(path, Path(), path.stem or "recording", path.name)
-    options = Options(enhanced=True, noise=True, num_spks=num_spks)
+    options = Options(enhanced=True, noise=True, num_spks=num_spks, windows=WINDOWS)
     summary = separate_or_tell(model, job, folder, options, stop=task.stop, progress=progress)
     if task.stop.is_set():
         return None
