@@ -2,17 +2,15 @@
 """Draw how gradient modulation works, in two dimensions, by the class itself: python docs/draw_projection.py docs/projection.png"""
 
 import sys
-from collections.abc import Sequence
-from pathlib import Path
 
 import matplotlib
 import torch
-from matplotlib.axes import Axes
 
 from unified_sess.gradient_modulation import GradientModulation
 
 matplotlib.use("Agg")
 from matplotlib import pyplot  # noqa: E402  after the choice of the backend
+from matplotlib.axes import Axes  # noqa: E402
 
 SEPARATION = torch.tensor([2.0, 0.0])  # G_SS
 CASES = {
@@ -22,18 +20,10 @@ CASES = {
 COLOURS = {"ss": "#2266aa", "se": "#cc5522", "projected": "#228844", "step": "#111111"}
 
 
-def arrow(
-    axes: Axes,
-    end: Sequence[float],
-    colour: str,
-    label: str,
-    place: Sequence[float],
-    begin: Sequence[float] = (0.0, 0.0),
-    style: str = "-",
-) -> None:
-    """An arrow from `begin` to `end` with its name beside the head."""
-    shape = {"arrowstyle": "-|>", "color": colour, "linewidth": 2.2, "linestyle": style, "shrinkA": 0, "shrinkB": 0}
-    axes.annotate("", end, begin, arrowprops=shape)
+def arrow(axes: Axes, end: list[float], colour: str, label: str, place: tuple[int, int]) -> None:
+    """An arrow from the origin to `end`, with its name `place` points beside the head."""
+    shape = {"arrowstyle": "-|>", "color": colour, "linewidth": 2.2, "shrinkA": 0, "shrinkB": 0}
+    axes.annotate("", end, (0, 0), arrowprops=shape)
     axes.annotate(label, end, place, textcoords="offset points", color=colour, fontsize=11)
 
 
@@ -63,7 +53,7 @@ def draw_case(axes: Axes, title: str, enhancement: torch.Tensor) -> None:
         side.set_visible(False)
 
 
-def main(picture: str | Path) -> None:
+def main(picture: str) -> None:
     """Both cases side by side."""
     figure, axes = pyplot.subplots(1, 2, figsize=(11, 3.1), layout="constrained")
     for part, (title, enhancement) in zip(axes, CASES.items()):
