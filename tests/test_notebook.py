@@ -28,7 +28,7 @@ def test_the_notebook_runs_and_ends_in_sounds(repository, tmp_path, monkeypatch)
     assert cells[0].source.startswith("MIXTURES = ")
     cells[0].source = TINY.format(str(tmp_path / "work"))
     nbclient.NotebookClient(notebook, resources={"metadata": {"path": str(repository / "docs")}}).execute()
-    assert any("Test: 1 mixture" in output.get("text", "") for cell in cells for output in cell.outputs)
+    assert any("Test: 1 mixtures" in output.get("text", "") for cell in cells for output in cell.outputs)
     assert sum("<audio" in html for cell in cells for html in outputs(cell, "text/html")) == 3 + 2
     assert sum(len(outputs(cell, "image/png")) for cell in cells) == 2
 
