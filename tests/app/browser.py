@@ -55,7 +55,9 @@ def chromium(folder, outside):
         options.add_argument(switch)
     options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
     (folder / "downloads").mkdir()
-    options.add_experimental_option("prefs", {"download.default_directory": str(folder / "downloads")})
+    downloads = {"default_directory": str(folder / "downloads"), "prompt_for_download": False}
+    allowed = {"profile.default_content_setting_values.automatic_downloads": 1}  # several from one page
+    options.add_experimental_option("prefs", {"download." + key: value for key, value in downloads.items()} | allowed)
     browser = webdriver.Chrome(options, webdriver.ChromeService(driver))
     try:
         yield browser
