@@ -73,6 +73,7 @@ def _listen(host, port):
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((place[0], number))
+            listener.listen()  # who comes before the page is ready waits for it
             return listener
         except (OSError, OverflowError) as error:
             listener.close()
