@@ -60,7 +60,7 @@ def build_page(sessions: Sessions) -> gr.Blocks:
         async def run(file, spoken, model, people, effort, request: gr.Request) -> AsyncIterator[dict]:
             yield {separate: gr.update(interactive=False), cancel: gr.update(interactive=True)} | _hidden(cards)
             async for progress in sessions.separate(_session(request), file or spoken, model, people, effort):
-                updates = {status: _status(progress)}
+                updates: dict[Any, Any] = {status: _status(progress)}
                 if progress.ended:
                     updates |= {separate: gr.update(interactive=True), cancel: gr.update(interactive=False)}
                 if progress.result:
