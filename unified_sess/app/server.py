@@ -49,7 +49,7 @@ def serve(
     if not max_size > 0:
         raise UserError(f"--max-size {max_size:g}: give a number of MB above 0")
     if importlib.util.find_spec("gradio") is None:
-        raise UserError("the page needs Gradio: pip install 'unified_sess[app]' (the extra `app`)")
+        raise UserError("the page needs Gradio: pip install gradio (the extra `app`)")
     with ended_gently(), contextlib.closing(_listen(host, port)) as listener, storage() as folder:
         networks = _load(models, device)
         with TaskQueue() as queue:

@@ -44,8 +44,8 @@ def test_layout_and_sums(corpus, tmp_path):
 def test_the_same_seed_makes_the_same_corpus_in_a_fresh_process(tmp_path):
     script = """if True:
         import sys
-        from unified_sess.data.demo.corpus import Part, make_demo_corpus
-        parts = {"train-100": Part(2, 1, 1, 2)}
+        from unified_sess.data.demo.corpus import CorpusSize, make_demo_corpus
+        parts = {"train-100": CorpusSize(2, 1, 1, 2)}
         make_demo_corpus(sys.argv[1], seed=int(sys.argv[2]), parts=parts, progress=False)
     """
 
