@@ -3,10 +3,13 @@
 import numpy as np
 import pytest
 import torch
+import torchaudio
+from scipy.optimize import linear_sum_assignment
 
 from tests.inference.conversation import RATE, conversation, leaky, recorded_pairs, synthetic_pair, windows_right
 from unified_sess.inference import UnifiedSeparation, tracker
-from unified_sess.inference.tracker import SpeakerTracker
+from unified_sess.inference.cepstrum import Cepstrum
+from unified_sess.inference.tracker import SpeakerTracker, best_order
 
 
 def silent_for(sources):
@@ -78,3 +81,23 @@ def test_silence_noise_and_short_windows_have_an_order(speakers):
     ):
         window = (gain * generator.standard_normal((speakers, length))).astype("f4")
         assert sorted(follower.follow(window, overlap)) == list(range(speakers))
+
+
+@pytest.mark.parametrize("rate", [2000, 8000, 16000, 44100])
+def test_cepstra_are_those_of_torchaudio(rate):
+    frame = max(int(tracker.FRAME * rate), 64)
+    options = {"n_fft": frame, "hop_length": frame // 2, "n_mels": 32, "center": False}
+    signals = np.random.default_rng(0).standard_normal((3, rate)).astype("f4") * np.float32([[1], [1e-3], [0]])
+    expected = torchaudio.transforms.MFCC(rate, n_mfcc=20, melkwargs=options)(torch.from_numpy(signals))
+    np.testing.assert_allclose(Cepstrum(rate, frame, 20)(signals), expected.transpose(1, 2), atol=1e-3)
+
+
+@pytest.mark.parametrize("count", range(1, 9))
+def test_orders_are_those_of_scipy(count):
+    generator = np.random.default_rng(count)
+    for match in (*generator.standard_normal((50, count, count)), *generator.integers(-2, 3, (50, count, count))):
+        order, expected = best_order(match), linear_sum_assignment(-match)[1]
+        assert sorted(order) == list(range(count))
+        tracks = np.arange(count)
+        assert match[tracks, order].sum() == pytest.approx(match[tracks, expected].sum())
+    assert best_order(np.zeros((count, count))) == list(range(count))  # of silence, too

@@ -1,7 +1,10 @@
 """What a trained network does with signals and files; SpeechBrain's interface is added in `separation`."""
 
 import contextlib
+import hashlib
 import io
+import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,7 @@ from unified_sess.inference.activity import SILENCE_THRESHOLD, active_tracks, fr
 from unified_sess.inference.windows import DEFAULT_WINDOWS, Windows
 from unified_sess.model_io.model_files import CONFIG, ModelConfig, find_model, load_model
 from unified_sess.model_io.results_folder import is_results_folder, load_trained_network
-from unified_sess.network import ENHANCED_FROM, enhance_alone, separate, separate_and_enhance
+from unified_sess.network import ENHANCED_FROM, enhance_alone, separate, separate_and_enhance, set_effort
 from unified_sess.utils.audio import Channel
 
 
@@ -145,8 +148,7 @@ class Separating:
         >>> model.active(sources)
         tensor([[ True, False]])
         """
-        threshold = self.config.silence_threshold if self.config is not None else None
-        threshold = SILENCE_THRESHOLD if threshold is None else threshold
+        threshold = SILENCE_THRESHOLD if self.silence_threshold is None else self.silence_threshold
         found = []
         for k, tracks in enumerate(sources.detach().cpu().numpy()):
             powers = frame_powers(tracks, self.sample_rate)
@@ -155,6 +157,38 @@ class Separating:
                 whole = frame_powers(mixture[k].detach().cpu().numpy()[:, None], self.sample_rate)[:, 0]
             found.append(active_tracks(powers, whole, threshold))
         return torch.from_numpy(np.stack(found)) if found else torch.zeros(0, self.num_spks, dtype=torch.bool)
+
+    @property
+    def silence_threshold(self) -> float | None:
+        """See `Runtime`."""
+        return self.config.silence_threshold if self.config is not None else None
+
+    def separate_windows(self, mixtures: np.ndarray, enhanced: bool = False) -> np.ndarray:
+        """The same as `run`, with arrays; see `Runtime`."""
+        return self.run(torch.from_numpy(mixtures), enhanced).cpu().numpy()
+
+    def digest(self) -> str:
+        """32 hexadecimal digits of network, weights, sample rate and silence threshold, the same on any device."""
+        network = repr(self.mods) if self.config is None else self.config._asdict()
+        digest = hashlib.sha256(json.dumps([network, self.num_spks, self.sample_rate], sort_keys=True).encode())
+        for name, tensor in sorted(self.mods.state_dict().items()):
+            digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        return digest.hexdigest()[:32]
+
+    def set_effort(self, effort: int) -> None:
+        """See `network.set_effort`."""
+        set_effort(self.mods, effort)
+
+    @contextlib.contextmanager
+    def shared_by(self, jobs: int) -> Iterator[None]:
+        """Meanwhile each of so many recordings at a time has its share of torch's threads."""
+        threads = torch.get_num_threads()
+        torch.set_num_threads(max(1, threads // jobs))
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
 
     def _checked(self, mix):
         if mix.dim() != 2:

@@ -1,7 +1,8 @@
 """Which separated source of a window continues which track of the windows before."""
 
 import numpy as np
-import torch
+
+from unified_sess.inference.cepstrum import Cepstrum, frames_of
 
 FRAME = 0.032  # s
 COEFFICIENTS = 19  # of the cepstrum, without the loudness
@@ -38,16 +39,9 @@ class SpeakerTracker:
     """
 
     def __init__(self, speakers: int, sample_rate: int) -> None:
-        import torchaudio  # slow to import, and recordings of one window do without
-
         self.speakers = speakers
-        frame = max(int(FRAME * sample_rate), 64)
-        self.cepstrum = torchaudio.transforms.MFCC(
-            sample_rate,
-            n_mfcc=COEFFICIENTS + 1,
-            melkwargs={"n_fft": frame, "hop_length": frame // 2, "n_mels": 32, "center": False},
-        )
-        self.frame = frame
+        self.frame = max(int(FRAME * sample_rate), 64)
+        self.cepstrum = Cepstrum(sample_rate, self.frame, COEFFICIENTS + 1)
         self.voices = [_Voice(COEFFICIENTS) for _ in range(speakers)]
         self.before: np.ndarray | None = None  # the tracks of the window before, [speakers, time]
         self.loudest = 0.0  # mean square of the loudest frame so far
@@ -111,21 +105,49 @@ class SpeakerTracker:
         """Cepstra `[speakers, frames, coefficients]` and the frames `[speakers, frames]` that a source has to itself."""
         if window.shape[1] < self.frame:
             return np.zeros((self.speakers, 0, COEFFICIENTS)), np.zeros((self.speakers, 0), bool)
-        signal = torch.from_numpy(np.ascontiguousarray(window, np.float32))
-        power = signal.unfold(1, self.frame, self.frame // 2).square().mean(2).numpy()
+        frames = frames_of(np.asarray(window, np.float32), self.frame, self.frame // 2)
+        power = np.einsum("sfi,sfi->sf", frames, frames) / self.frame
         self.loudest = max(self.loudest, float(power.max()))
         others = power.sum(0) - power
         own = (power > SPEECH_POWER * self.loudest) & (power > DOMINANCE * others) & (power > 0)
         level = np.sqrt(max(self.loudest, 1e-20))
-        cepstra = self.cepstrum(signal / level)[:, 1:].transpose(1, 2).numpy()
-        return cepstra, own[:, : cepstra.shape[1]]
+        return self.cepstrum(window / level)[..., 1:], own
 
 
 def best_order(match: np.ndarray) -> list[int]:
-    """The source of each track that makes the sum of `match[track, source]` largest."""
-    from scipy.optimize import linear_sum_assignment  # slow to import
+    """The source of each track that makes the sum of `match[track, source]` largest.
 
-    return linear_sum_assignment(-match)[1].tolist()
+    The Hungarian method: tracks take their sources one by one, and each finds the cheapest chain of exchanges with those
+    before it (Jonker and Volgenant, "A shortest augmenting path algorithm for dense and sparse linear assignment
+    problems", Computing 1987).
+
+    Example
+    -------
+    >>> best_order(np.array([[0.9, 0.8], [0.8, 0.1]]))
+    [1, 0]
+    """
+    count = len(match)
+    track_prices, source_prices = np.zeros(count), np.zeros(count + 1)
+    owner = np.full(count + 1, -1)  # the track that has a source; the last is no source but where each search starts
+    for track in range(count):
+        owner[count], source = track, count
+        cheapest, before = np.full(count, np.inf), np.full(count, count)
+        seen = np.zeros(count + 1, bool)
+        while owner[source] >= 0:
+            seen[source] = True
+            free, current = ~seen[:count], owner[source]
+            cost = -match[current] - track_prices[current] - source_prices[:count]
+            better = free & (cost < cheapest)
+            cheapest[better], before[better] = cost[better], source
+            source = int(np.argmin(np.where(free, cheapest, np.inf)))
+            step = cheapest[source]
+            track_prices[owner[seen]] += step
+            source_prices[seen] -= step
+            cheapest[free] -= step
+        while source != count:
+            owner[source] = owner[before[source]]
+            source = before[source]
+    return np.argsort(owner[:count]).tolist()
 
 
 class _Voice:

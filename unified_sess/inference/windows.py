@@ -1,16 +1,13 @@
 """Recordings of any length in bounded memory: overlapping windows, speakers on their tracks, cross-faded."""
 
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import torch
 
+from unified_sess.inference.runtime import Runtime
 from unified_sess.inference.tracker import SpeakerTracker
 from unified_sess.utils.errors import UserError
-
-if TYPE_CHECKING:
-    from unified_sess.inference.separating import Separating
 
 
 class NotFinite(UserError):
@@ -46,7 +43,7 @@ DEFAULT_WINDOWS = Windows()
 
 
 def separate_stream(
-    model: "Separating",
+    model: Runtime,
     blocks: Iterable[np.ndarray],
     windows: Windows = DEFAULT_WINDOWS,
     enhanced: bool = False,
@@ -56,8 +53,8 @@ def separate_stream(
 
     Arguments
     ---------
-    model : UnifiedSeparation
-        Or anything with its `run`, `num_spks`, `sample_rate` and `name`.
+    model : Runtime
+        The network.
     blocks : iterable of numpy.ndarray
         The mixture in pieces of any length `[time]`, float32, at the model's rate.
     windows : Windows
@@ -80,7 +77,7 @@ def separate_stream(
     length, overlap = windows.samples(model.sample_rate)
     stitcher = _Stitcher(model.num_spks, None if fixed_order else model.sample_rate)
     for starts, batch in _batches(_cut(blocks, length, length - overlap), windows.batch):
-        outputs = model.run(torch.from_numpy(np.stack(batch)), enhanced).cpu().numpy()
+        outputs = model.separate_windows(np.stack(batch), enhanced)
         if not np.isfinite(outputs).all():
             raise NotFinite(
                 f"{model.name} gave samples that are not finite (NaN or infinity): its weights are broken, copy or "

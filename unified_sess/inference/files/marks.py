@@ -8,14 +8,11 @@ and the device do not.
 import hashlib
 import json
 import os
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import soundfile
 
 from unified_sess.utils.audio import sound_path
-
-if TYPE_CHECKING:
-    from unified_sess.inference.separating import Separating  # with it torch, which reading marks does without
 
 PREFIX = "unified-sess result 2 "  # the number rises when a new version gives other samples for the same digest
 OLD_PREFIX = "unified-sess: from recording "  # of older versions, which noted neither the model nor the options
@@ -54,7 +51,7 @@ def result_digest(path: str | os.PathLike, model_digest: str, settings: dict) ->
     path : str or Path
         The recording; its whole content counts, its name does not.
     model_digest : str
-        See `model_digest`.
+        See `Runtime.digest`.
     settings : dict
         Options that change samples: names, numbers and texts.
     """
@@ -62,23 +59,6 @@ def result_digest(path: str | os.PathLike, model_digest: str, settings: dict) ->
     with open(path, "rb") as file:
         while piece := file.read(BYTES_AT_ONCE):
             digest.update(piece)
-    return digest.hexdigest()[:32]
-
-
-def model_digest(model: "Separating") -> str:
-    """32 hexadecimal digits of a model's network, weights, sample rate and silence threshold, the same on any device.
-
-    Arguments
-    ---------
-    model : UnifiedSeparation
-        Or anything with its `mods`, `config`, `num_spks` and `sample_rate`.
-    """
-    config = model.config
-    network = repr(model.mods) if config is None else config._asdict()
-    digest = hashlib.sha256(json.dumps([network, model.num_spks, model.sample_rate], sort_keys=True).encode())
-    for name, tensor in sorted(model.mods.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(_bytes_type()).numpy())
     return digest.hexdigest()[:32]
 
 
@@ -97,9 +77,3 @@ def read_mark(path: str | os.PathLike) -> Mark | None:
         return None
     digest, *kinds = comment[len(PREFIX) :].split() or [""]
     return Mark(digest, tuple(kinds))
-
-
-def _bytes_type():
-    import torch  # takes long to import, and reading marks does without
-
-    return torch.uint8

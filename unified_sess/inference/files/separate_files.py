@@ -12,11 +12,10 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import NamedTuple, TextIO
 
-import torch
 from tqdm import tqdm
 
 from unified_sess.inference.activity import FRAME, activity_of_powers
-from unified_sess.inference.files.marks import Mark, model_digest, result_digest
+from unified_sess.inference.files.marks import Mark, result_digest
 from unified_sess.inference.files.planning import Job, find_recordings, in_shard
 from unified_sess.inference.files.recordings import Recording
 from unified_sess.inference.files.results import RTTM, SPEAKER, ResultFiles
@@ -24,9 +23,8 @@ from unified_sess.inference.files.standard_input import STANDARD_INPUT, standard
 from unified_sess.inference.files.summaries import FAILED, KEPT, SEPARATED, summary_line
 from unified_sess.inference.files.tracks import TrackOptions, separate_to_tracks
 from unified_sess.inference.files.writing import LARGEST_WAV, SAMPLE_BYTES, write_results
-from unified_sess.inference.separating import Separating
+from unified_sess.inference.runtime import Runtime
 from unified_sess.inference.windows import DEFAULT_WINDOWS, Windows
-from unified_sess.network import set_effort
 from unified_sess.utils.audio import Channel, result_subtype
 from unified_sess.utils.errors import UserError, ended_gently, os_error_line, writable_folder
 
@@ -99,7 +97,7 @@ class Options(NamedTuple):
             "effort": self.effort,
         }
 
-    def check(self, model: Separating) -> None:
+    def check(self, model: Runtime) -> None:
         """Raise `UserError` for values that cannot be."""
         self.windows.samples(model.sample_rate)
         if self.num_spks is not None and not 1 <= self.num_spks <= model.num_spks:
@@ -114,7 +112,7 @@ DEFAULT_OPTIONS = Options()
 
 
 def separate_files(
-    model: Separating,
+    model: Runtime,
     paths: Sequence[str | os.PathLike],
     output_dir: str | os.PathLike,
     options: Options = DEFAULT_OPTIONS,
@@ -126,7 +124,7 @@ def separate_files(
 
     Arguments
     ---------
-    model : Separating
+    model : Runtime
         The network.
     paths : sequence of str
         Files, folders (searched through, their tree is kept), globs, and `-` for standard input.
@@ -148,7 +146,7 @@ def separate_files(
     """
     options.check(model)
     if options.effort is not None:
-        set_effort(model.mods, options.effort)
+        model.set_effort(options.effort)
     if jobs < 1:
         raise UserError(f"--jobs {jobs} is too small: give 1 or more")
     if shard is not None and not 1 <= shard[0] <= shard[1]:
@@ -193,13 +191,12 @@ class _Run:
 
     def _separate(self, work, inputs, jobs):
         self.output_dir = Path(writable_folder(self.output_dir))
-        digest, stop = model_digest(self.model), threading.Event()
-        threads = torch.get_num_threads()
-        torch.set_num_threads(max(1, threads // min(jobs, len(work))))
-        pool = ThreadPoolExecutor(min(jobs, len(work)))
+        digest, stop = self.model.digest(), threading.Event()
+        at_a_time = min(jobs, len(work))
+        pool = ThreadPoolExecutor(at_a_time)
         bar = tqdm(total=len(work), desc="Separating", unit="file", dynamic_ncols=True)
         try:
-            with ended_gently():
+            with ended_gently(), self.model.shared_by(at_a_time):
                 arguments = self.output_dir, self.options, digest, inputs, stop
                 futures = {pool.submit(separate_or_tell, self.model, job, *arguments): job for job in work}
                 for future in as_completed(futures):
@@ -211,7 +208,6 @@ class _Run:
         finally:
             pool.shutdown(cancel_futures=True)
             bar.close()
-            torch.set_num_threads(threads)
 
     def _note(self, job, summary):
         source = summary["source"]
@@ -240,7 +236,7 @@ class _Run:
 
 
 def separate_or_tell(
-    model: Separating,
+    model: Runtime,
     job: Job,
     output_dir: Path,
     options: Options = DEFAULT_OPTIONS,
@@ -266,7 +262,7 @@ def separate_or_tell(
 
 
 def separate_recording(
-    model: Separating,
+    model: Runtime,
     job: Job,
     output_dir: Path,
     options: Options = DEFAULT_OPTIONS,
@@ -279,7 +275,7 @@ def separate_recording(
 
     Arguments
     ---------
-    model : Separating
+    model : Runtime
         The network.
     job : Job
         The recording and the name of its results.
@@ -287,7 +283,7 @@ def separate_recording(
         Results are `<output_dir>/<folder>/<name>_s1.wav`, ...
     options : Options
     digest : str
-        Of the model, see `marks.model_digest`; None computes it.
+        Of the model, see `Runtime.digest`; None computes it.
     inputs : set of str
         Real paths that must not be overwritten.
     stop : threading.Event
@@ -312,7 +308,7 @@ def separate_recording(
         raise UserError(f"{folder} leads out of {output_dir}: remove that link")
     recording = Recording(job.source, options.channel, options.stream)
     subtype = options.subtype or result_subtype(recording.subtype, options.extension)
-    digest = result_digest(job.source, digest or model_digest(model), options.settings(subtype))
+    digest = result_digest(job.source, digest or model.digest(), options.settings(subtype))
     results, extras = ResultFiles(folder, job.name, options.extension), options.extras()
     possible = options.num_spks or model.num_spks
     found = results.find(digest, extras, possible, options.overwrite)

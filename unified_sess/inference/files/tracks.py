@@ -13,8 +13,8 @@ from unified_sess.inference.files.recordings import Recording
 from unified_sess.inference.files.resampling import Resampler
 from unified_sess.inference.files.spool import Queue, Spool
 from unified_sess.inference.loudness import Loudness
+from unified_sess.inference.runtime import Runtime
 from unified_sess.inference.scale import MixtureScale
-from unified_sess.inference.separating import Separating
 from unified_sess.inference.windows import DEFAULT_WINDOWS, NotFinite, Windows, separate_stream
 from unified_sess.utils.errors import UserError
 
@@ -85,7 +85,7 @@ class Tracks(NamedTuple):
 
 
 def separate_to_tracks(
-    model: Separating,
+    model: Runtime,
     recording: Recording,
     file: BinaryIO,
     rate: int,
@@ -97,8 +97,8 @@ def separate_to_tracks(
 
     Arguments
     ---------
-    model : UnifiedSeparation
-        Or anything with its `run`, `num_spks`, `sample_rate`, `config` and `name`.
+    model : Runtime
+        The network.
     recording : Recording
     file : binary file
         Takes the tracks, 4 bytes a sample.
@@ -201,7 +201,7 @@ class _Way:
         """Factors of the columns, which speakers are active, and the speakers' powers at the mixture's scale."""
         model, powers = self.model, self.powers.finish()
         powers, mixture = powers[:, : model.num_spks], powers[:, model.num_spks]
-        threshold = model.config.silence_threshold if model.config is not None else None
+        threshold = model.silence_threshold
         if threshold is not None:  # the network has learnt the level; a fit would make silence loud
             return np.ones(self.columns, np.float32), active_tracks(powers, mixture, threshold), powers
         speakers = self.scales[0].factors
