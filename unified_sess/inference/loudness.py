@@ -98,7 +98,8 @@ def k_weighting(sample_rate: int, size: int) -> np.ndarray:
     z = np.exp(-2j * np.pi * np.arange(size // 2 + 1) / size)  # a delay of one sample
     response = np.ones(len(z), complex)
     if 2 * SHELF_FREQUENCY < sample_rate:  # else there is nothing to lift
-        a, cosine, alpha = 10 ** (SHELF_GAIN / 40), *_cosine_and_alpha(SHELF_FREQUENCY / sample_rate, SHELF_Q)
+        a = 10 ** (SHELF_GAIN / 40)
+        cosine, alpha = _cosine_and_alpha(SHELF_FREQUENCY / sample_rate, SHELF_Q)
         root, more, less = 2 * np.sqrt(a) * alpha, a + 1, a - 1
         up = a * (more + less * cosine + root), -2 * a * (less + more * cosine), a * (more + less * cosine - root)
         down = more - less * cosine + root, 2 * (less - more * cosine), more - less * cosine - root
