@@ -11,10 +11,9 @@ import torch
 from torch import nn
 
 from unified_sess.utils.errors import UserError
+from unified_sess.utils.names import ENHANCED_FROM, MODULE_NAMES
 
-MODULE_NAMES = ("encoder", "enhancer", "masknet", "decoder")
 SHARED_MODULES = ("encoder", "enhancer")  # reached by the gradients of both tasks
-ENHANCED_FROM = ("enhancer", "sources")  # what an enhanced mixture may be made of; the first is the default
 
 
 class Modules(Protocol):

@@ -3,7 +3,7 @@
 import torch
 
 from unified_sess.inference.separating import Separating
-from unified_sess.model_io.model_files import ModelConfig
+from unified_sess.model_io.model_folder import ModelConfig
 
 
 class GainModel(Separating):

@@ -10,7 +10,7 @@ from torch.utils._pytree import tree_leaves
 from unified_sess.data.dynamic_mixing import DynamicMixingDataset
 from unified_sess.inference import UnifiedSeparation
 from unified_sess.losses import pit_si_snr, si_snr
-from unified_sess.model_io.model_files import SHIPPED
+from unified_sess.model_io.model_folder import SHIPPED
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ import torch
 import yaml
 
 from tests.model_io.results import LOBES, make_results, node, trees
-from unified_sess.model_io.model_files import CONFIG, WEIGHTS
+from unified_sess.model_io.model_folder import CONFIG, WEIGHTS
 from unified_sess.model_io.module_tree import TreeDumper, as_yaml, build
 from unified_sess.nnet.conv_tasnet import MaskNet
 

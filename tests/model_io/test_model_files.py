@@ -15,9 +15,9 @@ from speechbrain.inference.interfaces import foreign_class
 from tests.model_io.results import make_results, trees
 from unified_sess.evaluation.evaluate import run_network
 from unified_sess.inference import UnifiedSeparation
-from unified_sess.model_io import model_files
+from unified_sess.model_io import model_folder
 from unified_sess.model_io.export import export
-from unified_sess.model_io.model_files import CONFIG, WEIGHTS
+from unified_sess.model_io.model_folder import CONFIG, WEIGHTS
 from unified_sess.network import UnifiedNetwork
 from unified_sess.utils.errors import UserError
 
@@ -260,9 +260,9 @@ def test_files_can_be_read_by_others(folder):
 
 
 def test_the_shipped_model(random_model, tmp_path, monkeypatch):
-    monkeypatch.setattr(model_files, "SHIPPED", tmp_path / "absent")
+    monkeypatch.setattr(model_folder, "SHIPPED", tmp_path / "absent")
     refused(None, "no model of its own")
-    monkeypatch.setattr(model_files, "SHIPPED", random_model)
+    monkeypatch.setattr(model_folder, "SHIPPED", random_model)
     model = UnifiedSeparation.from_pretrained()
     expected = UnifiedSeparation.from_pretrained(random_model).separate_batch(MIXTURE)
     torch.testing.assert_close(model.separate_batch(MIXTURE), expected)
@@ -271,7 +271,7 @@ def test_the_shipped_model(random_model, tmp_path, monkeypatch):
 def test_the_shipped_model_lies_in_the_package():
     import unified_sess
 
-    assert model_files.SHIPPED == (model_files.Path(unified_sess.__file__).resolve().parent / "models" / "default")
+    assert model_folder.SHIPPED == (model_folder.Path(unified_sess.__file__).resolve().parent / "models" / "default")
 
 
 @pytest.mark.parametrize("source", ["../../etc/passwd", "a/b/c", "user/na me", "user/--x", "", " ", "https://x.y/z"])

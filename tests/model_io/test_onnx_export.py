@@ -10,9 +10,9 @@ from tests.model_io.results import make_results, trees
 from unified_sess.inference import UnifiedSeparation
 from unified_sess.model_io import onnx_export
 from unified_sess.model_io.export import export
-from unified_sess.model_io.model_files import CONFIG, ModelConfig
+from unified_sess.model_io.model_folder import CONFIG, ONNX, ModelConfig
 from unified_sess.model_io.module_tree import build
-from unified_sess.model_io.onnx_export import ONNX, check_onnx, to_onnx
+from unified_sess.model_io.onnx_export import check_onnx, to_onnx
 from unified_sess.utils.errors import UserError
 
 onnxruntime = pytest.importorskip("onnxruntime")

@@ -13,7 +13,8 @@ import torch
 
 from unified_sess.inference.activity import SILENCE_THRESHOLD, active_tracks, frame_powers
 from unified_sess.inference.windows import DEFAULT_WINDOWS, Windows
-from unified_sess.model_io.model_files import CONFIG, ModelConfig, find_model, load_model
+from unified_sess.model_io.model_files import load_model
+from unified_sess.model_io.model_folder import CONFIG, ModelConfig, find_model
 from unified_sess.model_io.results_folder import is_results_folder, load_trained_network
 from unified_sess.network import ENHANCED_FROM, enhance_alone, separate, separate_and_enhance, set_effort
 from unified_sess.utils.audio import Channel

@@ -11,7 +11,8 @@ from speechbrain.inference.interfaces import Pretrained
 from unified_sess.inference.separating import Separating, model_name, read_model
 from unified_sess.model_io.composite import CompositeMaskNet
 from unified_sess.model_io.model_card import read_evaluations, write_model_card
-from unified_sess.model_io.model_files import CONFIG, ModelConfig, is_exported, read_config, save_model
+from unified_sess.model_io.model_files import is_exported, read_config, save_model
+from unified_sess.model_io.model_folder import CONFIG, ModelConfig
 from unified_sess.model_io.weights import load_checkpoint
 from unified_sess.network import ENHANCED_FROM, MODULE_NAMES, NoEnhancer
 from unified_sess.utils.errors import UserError

@@ -11,9 +11,10 @@ import yaml
 from speechbrain.utils.logger import get_logger
 
 from unified_sess.model_io.model_card import MEASURES, evaluations_of, read_evaluations, write_model_card
-from unified_sess.model_io.model_files import CONFIG, ModelConfig, is_exported, load_model, save_model
+from unified_sess.model_io.model_files import is_exported, load_model, save_model
+from unified_sess.model_io.model_folder import CONFIG, ONNX, ModelConfig
 from unified_sess.model_io.module_tree import TreeDumper, as_yaml
-from unified_sess.model_io.onnx_export import ONNX, to_onnx
+from unified_sess.model_io.onnx_export import to_onnx
 from unified_sess.model_io.results_folder import load_trained_network
 from unified_sess.network import MODULE_NAMES
 from unified_sess.nnet import band_split, time_frequency

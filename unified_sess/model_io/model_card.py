@@ -7,7 +7,7 @@ from pathlib import Path
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from torch import nn
 
-from unified_sess.model_io.model_files import ModelConfig
+from unified_sess.model_io.model_folder import ModelConfig
 from unified_sess.utils.errors import UserError
 from unified_sess.utils.files import atomic_path, read_text
 from unified_sess.utils.metric_names import metric_label

@@ -13,11 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from unified_sess.model_io.model_files import ModelConfig
+from unified_sess.model_io.model_folder import ModelConfig
 from unified_sess.network import MODULE_NAMES, decode, enhanced_mixture, minimum_length, separate_and_enhance
 from unified_sess.utils.errors import UserError
 
-ONNX = "model.onnx"
 OPSET = 17
 INPUT, OUTPUTS = "mixture", ("sources", "enhanced")
 AXES = {name: {0: "batch", 1: "time"} for name in (INPUT, *OUTPUTS)}

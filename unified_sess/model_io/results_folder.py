@@ -5,7 +5,8 @@ from pathlib import Path
 
 from torch import nn
 
-from unified_sess.model_io.model_files import ModelConfig, check_speakers, checked_numbers, checked_options
+from unified_sess.model_io.model_files import check_speakers
+from unified_sess.model_io.model_folder import ModelConfig, checked_numbers, checked_options
 from unified_sess.model_io.module_tree import trees_of_experiment
 from unified_sess.model_io.weights import build_with_weights, read_checkpoint
 from unified_sess.network import MODULE_NAMES

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from unified_sess.model_io.model_files import FILES, find_model, is_exported, read_states
+from unified_sess.model_io.model_files import is_exported, read_states
+from unified_sess.model_io.model_folder import FILES, find_model
 from unified_sess.model_io.results_folder import EXPERIMENT, LARGEST_EXPERIMENT, best_checkpoint, is_results_folder
 from unified_sess.model_io.weights import check_state, read_checkpoint
 from unified_sess.network import MODULE_NAMES
