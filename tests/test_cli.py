@@ -15,7 +15,7 @@ import torch
 import typer
 
 from unified_sess import __version__, cli
-from unified_sess.model_io import model_files
+from unified_sess.model_io import model_folder
 
 COMMANDS = ("separate", "app", "join-summaries", "export", "evaluate", "compare", "check-data", "show-network")
 
@@ -140,10 +140,10 @@ def test_a_bad_file_shows_in_the_exit_status(capsys, recording, random_model, tm
 
 
 def test_the_shipped_model(capsys, recording, random_model, tmp_path, monkeypatch):  # noqa: F811
-    monkeypatch.setattr(model_files, "SHIPPED", tmp_path / "absent")
+    monkeypatch.setattr(model_folder, "SHIPPED", tmp_path / "absent")
     status, _, err = run(capsys, "separate", recording, "--output-dir", tmp_path / "out")
     assert status == 1 and "no model of its own" in err and "--model" in err and not (tmp_path / "out").exists()
-    monkeypatch.setattr(model_files, "SHIPPED", random_model)
+    monkeypatch.setattr(model_folder, "SHIPPED", random_model)
     assert run(capsys, "separate", recording, "--output-dir", tmp_path / "out")[0] == 0
     run(capsys, "separate", recording, "--output-dir", tmp_path / "named", "--model", random_model)
     assert (tmp_path / "out/a_s1.wav").read_bytes() == (tmp_path / "named/a_s1.wav").read_bytes()

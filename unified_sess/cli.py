@@ -24,9 +24,17 @@ UsageError: Any = typer.BadParameter.__base__  # of the click that typer carries
 INTERRUPTED = 130  # what typer makes of Ctrl-C
 
 Model = Annotated[
-    str | None, typer.Option(help="Exported folder, results folder or hub id; without it the model of this package.")
+    str | None,
+    typer.Option(help="Exported folder, results folder or hub id; without it the model of this package."),
 ]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; without it a GPU where there is one.")]
+
+
+class RuntimeName(str, Enum):
+    """What runs a network."""
+
+    torch = "torch"
+    onnx = "onnx"
 
 
 class Extension(str, Enum):
@@ -69,7 +77,10 @@ def separate(
         list[str], typer.Argument(help="Audio files, folders (searched through), globs, or - for standard input.")
     ],
     output_dir: Annotated[Path, typer.Option(help="Folder of the results: <name>_s1.wav, <name>_s2.wav, ...")],
-    model: Model = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="Exported folder, .onnx file, results folder or hub id; without it our own model."),
+    ] = None,
     num_spks: Annotated[
         int | None, typer.Option(help="People to write, those of most energy; without it those who are heard.")
     ] = None,
@@ -107,6 +118,10 @@ def separate(
         str | None, typer.Option(help="Take only share K of N, as in 3/8; the same recordings each time.")
     ] = None,
     device: Device = None,
+    runtime: Annotated[
+        RuntimeName | None,
+        typer.Option(help="onnx runs the model's ONNX file without torch; without it torch where it is installed."),
+    ] = None,
     jobs: Annotated[int, typer.Option(help="Recordings at a time.")] = 1,
     window: Annotated[
         float, typer.Option(help="Longer recordings are separated in windows of so many seconds.")
@@ -133,7 +148,7 @@ def separate(
     unified-sess separate - --output-dir separated --json
     """
     from unified_sess.inference.files.separate_files import Options, separate_files
-    from unified_sess.inference.separating import Separator
+    from unified_sess.inference.runtime import TORCH, Runtime, chosen_runtime
     from unified_sess.inference.windows import Windows
 
     options = Options(
@@ -154,7 +169,15 @@ def separate(
     )
     share = checked_shard(shard)
     keep_freed_memory()
-    network = Separator.load(model, checked_device(device))
+    network: Runtime
+    if chosen_runtime(model, None if runtime is None else runtime.value, device) == TORCH:
+        from unified_sess.inference.separating import Separator
+
+        network = Separator.load(model, checked_device(device))
+    else:
+        from unified_sess.inference.onnx_separator import OnnxSeparator
+
+        network = OnnxSeparator.load(model)
     separate_files(network, paths, output_dir, options, jobs, share, sys.stdout if json else None)
 
 
@@ -206,7 +229,7 @@ def join_summaries(
 @app.command()
 def export(
     results: Annotated[Path, typer.Argument(help="Output folder of a training, or a model folder.")],
-    folder: Annotated[Path, typer.Argument(help="Model folder to make.")],
+    folder: Annotated[Path, typer.Argument(help="Model folder to make, or one .onnx file, which runs without torch.")],
     half: Annotated[bool, typer.Option("--half", help="16-bit weights: half the size, the same sound.")] = False,
     plain: Annotated[
         bool, typer.Option("--plain", help="Only what executes nothing: no files for SpeechBrain.")
@@ -222,6 +245,7 @@ def export(
     \b
     unified-sess export results/unified/1234 my-model
     unified-sess export results/unified/1234 small-model --half --plain
+    unified-sess export my-model my-model/model.onnx --half
     """
     from unified_sess.model_io.export import export as write_model
 
@@ -317,10 +341,10 @@ def show_network(
 
 def checked_device(name: str | None) -> str | None:
     """The device's name; `UserError` where there is none of that name."""
-    import torch
-
     if name is None:
         return None
+    import torch
+
     try:
         torch.zeros(1, device=name).cpu()
     except (RuntimeError, AssertionError, ValueError, NotImplementedError):

@@ -25,5 +25,5 @@ unified-sess export "$output/separation" "$repository/recipes/Mini/separator" --
 train unified --pretrained "$output/separation" \
     --lr 0.001 --number_of_epochs 9 --mixtures_per_epoch 1600 "$@"
 default=$repository/unified_sess/models/default
-unified-sess export "$output/unified" "$default" --half --plain
+unified-sess export "$output/unified" "$default" --half --plain --onnx
 cat "$repository/recipes/Mini/default_card.md" >> "$default/README.md"

@@ -10,7 +10,10 @@ from torch.utils._pytree import tree_leaves
 from unified_sess.data.dynamic_mixing import DynamicMixingDataset
 from unified_sess.inference import UnifiedSeparation
 from unified_sess.losses import pit_si_snr, si_snr
-from unified_sess.model_io.model_folder import SHIPPED
+from unified_sess.model_io import onnx_export
+from unified_sess.model_io.model_files import load_model
+from unified_sess.model_io.model_folder import ONNX, SHIPPED
+from unified_sess.model_io.onnx_file import read_onnx
 
 
 @pytest.fixture(scope="module")
@@ -28,8 +31,19 @@ def mixtures(corpora, tmp_path_factory):
 
 
 def test_it_is_small_and_holds_nothing_to_execute():
-    assert {path.name for path in SHIPPED.iterdir()} == {"README.md", "config.json", "model.safetensors"}
-    assert sum(path.stat().st_size for path in SHIPPED.iterdir()) <= 10e6
+    assert {path.name for path in SHIPPED.iterdir()} == {"README.md", "config.json", "model.onnx", "model.safetensors"}
+    assert max(path.stat().st_size for path in SHIPPED.iterdir()) <= 6e6
+
+
+def test_its_onnx_file_is_of_the_same_model(monkeypatch):
+    """After a new model: unified-sess export unified_sess/models/default unified_sess/models/default/model.onnx --half"""
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    monkeypatch.setattr(onnx_export, "TRIALS", ((0.01, 1), (2.0, 2)))
+    config, modules = load_model(SHIPPED)
+    file = read_onnx(SHIPPED / ONNX)
+    assert file.config == config._replace(modules={})
+    assert onnx_export.check_onnx(file.data, config, modules) < 1e-4
 
 
 def test_its_card_names_data_licences_results_and_limits():

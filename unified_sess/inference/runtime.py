@@ -1,9 +1,15 @@
 """What windows, tracks and files need of a trained network, whatever runs it: torch (`separating`) or ONNX (`onnx_separator`)."""
 
 import contextlib
+import importlib.util
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+
+from unified_sess.utils.errors import UserError
+
+TORCH, ONNX = "torch", "onnx"
 
 
 class Runtime(Protocol):
@@ -31,3 +37,29 @@ class Runtime(Protocol):
 
     def shared_by(self, jobs: int) -> contextlib.AbstractContextManager:
         """Meanwhile so many recordings are separated at a time, in as many threads as one recording alone has."""
+
+
+def chosen_runtime(source: str | Path | None, wanted: str | None, device: str | None) -> str:
+    """`torch` or `onnx`: what is wanted, else what the model's name or the installation leaves.
+
+    Raises
+    ------
+    UserError
+        When torch is not installed, or model or device are not for the runtime that is wanted.
+    """
+    is_file = source is not None and str(source).endswith(".onnx") and not Path(source).is_dir()
+    if wanted == TORCH and is_file:
+        raise UserError(f"{source} is an ONNX file: leave out --runtime torch, or give the folder of the model")
+    has_torch = importlib.util.find_spec("torch") is not None
+    if wanted == TORCH and not has_torch:
+        raise UserError("--runtime torch needs the whole package, with torch: pip install unified_sess")
+    if wanted != ONNX and not is_file and has_torch:
+        return TORCH
+    if device not in (None, "cpu"):
+        raise UserError(f"--device {device}: ONNX files run on the cpu, leave --device out")
+    return ONNX
+
+
+def model_name(source: str | Path | None) -> str:
+    """What messages call a model."""
+    return "the model that ships" if source is None else f"the model {source}"

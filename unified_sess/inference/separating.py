@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from unified_sess.inference.activity import SILENCE_THRESHOLD, active_tracks, frame_powers
+from unified_sess.inference.runtime import model_name
 from unified_sess.inference.windows import DEFAULT_WINDOWS, Windows
 from unified_sess.model_io.model_files import load_model
 from unified_sess.model_io.model_folder import CONFIG, ModelConfig, find_model
@@ -230,8 +231,3 @@ def read_model(source: str | Path | None, **download_options: Any) -> tuple[Path
     folder = find_model(source, **download_options)
     results = not (folder / CONFIG).is_file() and is_results_folder(folder)
     return folder, *(load_trained_network if results else load_model)(folder)
-
-
-def model_name(source: str | Path | None) -> str:
-    """What messages call a model."""
-    return "the model that ships" if source is None else f"the model {source}"

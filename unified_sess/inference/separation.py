@@ -8,7 +8,8 @@ import torch
 from huggingface_hub import EvalResult, PyTorchModelHubMixin
 from speechbrain.inference.interfaces import Pretrained
 
-from unified_sess.inference.separating import Separating, model_name, read_model
+from unified_sess.inference.runtime import model_name
+from unified_sess.inference.separating import Separating, read_model
 from unified_sess.model_io.composite import CompositeMaskNet
 from unified_sess.model_io.model_card import read_evaluations, write_model_card
 from unified_sess.model_io.model_files import is_exported, read_config, save_model

@@ -23,6 +23,7 @@ from unified_sess.utils.files import atomic_path
 
 logger = get_logger(__name__)
 
+SUFFIX = Path(ONNX).suffix
 HYPERPARAMS = "hyperparams.yaml"
 CUSTOM = "custom.py"
 SPECTRAL_NETWORKS = (time_frequency, band_split)  # SpeechBrain has none; a later one may use an earlier one
@@ -57,14 +58,15 @@ pretrainer: !new:speechbrain.utils.parameter_transfer.Pretrainer
 def export(
     results: str | Path, folder: str | Path, half: bool = False, plain: bool = False, onnx: bool = False
 ) -> Path:
-    """Write the best checkpoint of a results folder, or the model of another model folder, as a model folder.
+    """Write the best checkpoint of a results folder, or the model of another model folder, as a model folder or ONNX file.
 
     Arguments
     ---------
     results : str or Path
         `output_folder` of a training, or a model folder.
     folder : str or Path
-        The model folder; made, or filled where it exists. What it holds of another model is replaced.
+        The model folder; made, or filled where it exists. What it holds of another model is replaced. A name that ends in
+        `.onnx` is the one file to write.
     half : bool
         Write 16-bit weights, half the size; they are 32-bit again when loaded.
     plain : bool
@@ -75,7 +77,7 @@ def export(
     Returns
     -------
     Path
-        The folder, with `hyperparams.yaml`, `custom.py` and `*.ckpt` for SpeechBrain, `config.json` and
+        The file, or the folder, with `hyperparams.yaml`, `custom.py` and `*.ckpt` for SpeechBrain, `config.json` and
         `model.safetensors` for `UnifiedSeparation.from_pretrained` and the hub, and the model card `README.md`.
 
     Raises
@@ -92,7 +94,12 @@ def export(
         (config, modules), evaluations = load_trained_network(results), evaluations_of(results)
     if half:
         _halve(modules)
-    as_onnx = to_onnx(config, modules) if onnx else None  # before the folder's old model goes
+    alone = folder.suffix == SUFFIX and not folder.is_dir()
+    as_onnx = to_onnx(config, modules, half) if onnx or alone else None  # before the folder's old model goes
+    if as_onnx is not None and alone:
+        writable_folder(folder.parent)
+        _write(folder, as_onnx)
+        return folder
     writable_folder(folder)
     for name in FILES:
         (folder / name).unlink(missing_ok=True)
@@ -100,12 +107,16 @@ def export(
         _write_for_speechbrain(folder, config, modules)
     write_model_card(folder, config, modules, evaluations)
     if as_onnx is not None:
-        with atomic_path(folder / ONNX) as temporary:
-            Path(temporary).write_bytes(as_onnx)
+        _write(folder / ONNX, as_onnx)
     save_model(folder, config, modules)
     if not evaluations:
         logger.warning(f"{results} has no {MEASURES}: the model card carries no numbers")
     return folder
+
+
+def _write(path, data):
+    with atomic_path(path) as temporary:
+        Path(temporary).write_bytes(data)
 
 
 def _halve(modules):

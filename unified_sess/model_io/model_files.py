@@ -11,9 +11,9 @@ from torch import nn
 from unified_sess.model_io.model_folder import (
     CONFIG,
     FILES,
-    SAMPLE_RATES,
     WEIGHTS,
     ModelConfig,
+    check_sample_rate,
     checked_numbers,
     checked_options,
 )
@@ -129,8 +129,7 @@ def read_config(path: str | Path) -> ModelConfig:
     if not isinstance(modules, dict) or set(modules) != set(MODULE_NAMES):
         raise UserError(f"{path} must describe {', '.join(MODULE_NAMES)}")
     speakers, rate = checked_numbers(content, path)
-    if not SAMPLE_RATES[0] <= rate <= SAMPLE_RATES[1]:
-        raise UserError(f"{path} has a sample rate of {rate} Hz, where {SAMPLE_RATES[0]} to {SAMPLE_RATES[1]} work")
+    check_sample_rate(rate, path)
     check_size(modules, path)
     trees = {name: as_of_today(modules[name]) for name in MODULE_NAMES}
     return ModelConfig(trees, speakers, rate, *checked_options(content, path))

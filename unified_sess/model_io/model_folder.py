@@ -54,8 +54,13 @@ def find_model(source: str | Path | None, allow_patterns: Sequence[str] = FILES,
         return Path(source)
     if Path(source).exists():
         raise UserError(f"{source} is a file: give the folder of the model")
-    from huggingface_hub import snapshot_download  # slow to import, and local folders do without
-    from huggingface_hub.errors import HFValidationError
+    try:
+        from huggingface_hub import snapshot_download  # slow to import, and local folders do without
+        from huggingface_hub.errors import HFValidationError
+    except ImportError:
+        raise UserError(
+            f"there is no model folder {source}; one of that name on the hub needs pip install huggingface_hub"
+        ) from None
 
     try:
         return Path(snapshot_download(str(source), allow_patterns=list(allow_patterns), **download_options))
@@ -75,6 +80,12 @@ def checked_numbers(content: Mapping, where: str | Path) -> tuple[int, int]:
     if not (type(speakers) is int and type(rate) is int and speakers > 0 and rate > 0):
         raise UserError(f"{where} lacks num_spks or sample_rate")
     return speakers, rate
+
+
+def check_sample_rate(rate: int, where: str | Path) -> None:
+    """Raise `UserError` naming `where` for a rate (Hz) that no recording has."""
+    if not SAMPLE_RATES[0] <= rate <= SAMPLE_RATES[1]:
+        raise UserError(f"{where} has a sample rate of {rate} Hz, where {SAMPLE_RATES[0]} to {SAMPLE_RATES[1]} work")
 
 
 def checked_options(content: Mapping, where: str | Path) -> tuple[float | None, str]:

@@ -14,18 +14,17 @@ import torch.nn.functional as F
 from torch import nn
 
 from unified_sess.model_io.model_folder import ModelConfig
+from unified_sess.model_io.onnx_file import INPUT, OPSET, OUTPUTS, check_onnx_file
 from unified_sess.network import MODULE_NAMES, decode, enhanced_mixture, minimum_length, separate_and_enhance
 from unified_sess.utils.errors import UserError
 
-OPSET = 17
-INPUT, OUTPUTS = "mixture", ("sources", "enhanced")
 AXES = {name: {0: "batch", 1: "time"} for name in (INPUT, *OUTPUTS)}
 EXAMPLE_SECONDS = 1.0  # s of the signal that the network is traced with
 TRIALS = ((0.01, 1), (1.0, 2), (10.37, 1), (60.0, 1))  # s and batch on which the file must agree with torch
 TOLERANCE = 1e-4  # of the largest sample
 
 
-def to_onnx(config: ModelConfig, modules: Mapping[str, nn.Module]) -> bytes:
+def to_onnx(config: ModelConfig, modules: Mapping[str, nn.Module], half: bool = False) -> bytes:
     """A network as the bytes of an ONNX file, after trying that it agrees with torch.
 
     Its input is `mixture` `[batch, time]` at the model's rate, of any batch and length; its outputs are `sources`
@@ -38,6 +37,8 @@ def to_onnx(config: ModelConfig, modules: Mapping[str, nn.Module]) -> bytes:
         What the model is.
     modules : mapping of torch.nn.Module
         encoder, enhancer, masknet, decoder.
+    half : bool
+        Store weights that 16 bits hold exactly in 16 bits; they are 32-bit again when the file is loaded.
 
     Raises
     ------
@@ -63,13 +64,34 @@ def to_onnx(config: ModelConfig, modules: Mapping[str, nn.Module]) -> bytes:
     except Exception as error:  # noqa: BLE001 - an operation without ONNX's like can raise anything
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:100]
         raise _refused(modules, reason) from None
+    if half:
+        _store_in_16_bits(model, onnx)
     said = {"format": "unified_sess", "format_version": 1, **config._asdict()}
     for key, value in said.items():
         if key != "modules" and value is not None:
             model.metadata_props.add(key=key, value=value if isinstance(value, str) else json.dumps(value))
     data = model.SerializeToString()
+    check_onnx_file(data, "the new ONNX file")  # so that what is written can be read
     check_onnx(data, config, modules)
     return data
+
+
+def _store_in_16_bits(model, onnx):
+    """Store the weights of a model that lose nothing by it as half-precision numbers, each behind a cast to 32 bits."""
+    casts = []
+    for tensor in model.graph.initializer:
+        if tensor.data_type != onnx.TensorProto.FLOAT:
+            continue
+        weights = onnx.numpy_helper.to_array(tensor)
+        with np.errstate(over="ignore"):
+            halved = weights.astype(np.float16)
+        if np.array_equal(halved, weights):
+            name = f"{tensor.name}.half"
+            casts.append(onnx.helper.make_node("Cast", [name], [tensor.name], to=onnx.TensorProto.FLOAT))
+            tensor.CopyFrom(onnx.numpy_helper.from_array(halved, name))
+    nodes = [*casts, *model.graph.node]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
 
 
 def check_onnx(data: bytes, config: ModelConfig, modules: Mapping[str, nn.Module]) -> float:
