@@ -3,8 +3,12 @@
 Modules are handed in, so nothing here knows a backbone::
 
     x --encoder--> W_n --enhancer--> mask --*--> W_e --masknet--> masks --*--> W_1..W_C --decoder--> s_1..s_C
+
+An enhancer or masknet whose attribute `maps` is True gives W_e or W_1..W_C itself instead of masks.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple, Protocol
 
 import torch
@@ -68,11 +72,29 @@ def encode(modules: Modules, signal: torch.Tensor) -> torch.Tensor:
 
 def enhance(modules: Modules, mixture: torch.Tensor) -> torch.Tensor:
     """Mixture `[batch, time]` to enhanced features W_e `[batch, channels, frames]`."""
-    return _mask(modules, encode(modules, mixture))
+    return estimate(modules["enhancer"], encode(modules, mixture))[0]
 
 
-def _mask(modules: Modules, features: torch.Tensor) -> torch.Tensor:
-    return features * modules["enhancer"](features)[0]
+def estimate(network: nn.Module, features: torch.Tensor) -> torch.Tensor:
+    """The features that an enhancer or masknet makes of others.
+
+    Arguments
+    ---------
+    network : torch.nn.Module
+        Gives masks, or where it `maps` the features themselves, `[sources, batch, channels, frames]`.
+    features : torch.Tensor
+        `[batch, channels, frames]`.
+
+    Returns
+    -------
+    torch.Tensor
+        `[sources, batch, channels, frames]`.
+    """
+    return _masked(network, network(features), features)
+
+
+def _masked(network: nn.Module, output: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
+    return output if getattr(network, "maps", False) else features * output
 
 
 def separate(modules: Modules, mixture: torch.Tensor, all_steps: bool = False) -> NetworkOutput:
@@ -84,27 +106,25 @@ def separate(modules: Modules, mixture: torch.Tensor, all_steps: bool = False) -
     Arguments
     ---------
     modules : mapping
-        encoder, enhancer, masknet, decoder. A masknet that works in steps has a method `steps` that gives a list of
-        masks, the last of which is what it gives when called.
+        encoder, enhancer, masknet, decoder. A masknet that works in steps has a method `steps` that gives a list, the
+        last of which is what it gives when called.
     mixture : torch.Tensor
         `[batch, time]`.
     all_steps : bool
         Whether the sources after each step are wanted, for a loss on all of them.
     """
     noisy = encode(modules, mixture)
-    features = _mask(modules, noisy)
+    features = estimate(modules["enhancer"], noisy)[0]
     masknet = modules["masknet"]
-    masks = masknet.steps(features) if all_steps and hasattr(masknet, "steps") else [masknet(features)]
-    *earlier, last = (_sources(modules, features, mask, mixture.shape[-1]) for mask in masks)
+    outputs = masknet.steps(features) if all_steps and hasattr(masknet, "steps") else [masknet(features)]
+    *earlier, last = (_decoded(modules, _masked(masknet, y, features), mixture.shape[-1]) for y in outputs)
     return NetworkOutput(last, features, noisy, tuple(earlier))
 
 
-def _sources(modules: Modules, features: torch.Tensor, masks: torch.Tensor, length: int) -> torch.Tensor:
-    """Features masked for each speaker and decoded, `[batch, time, speakers]`."""
-    masked = features.unsqueeze(0) * masks
-    speakers, batch = masked.shape[:2]
-    sources = decode(modules, masked.flatten(0, 1), length)
-    return sources.view(speakers, batch, -1).permute(1, 2, 0)
+def _decoded(modules: Modules, features: torch.Tensor, length: int) -> torch.Tensor:
+    """Features of each source `[sources, batch, channels, frames]` to signals `[batch, time, sources]`."""
+    sources = decode(modules, features.flatten(0, 1), length)
+    return sources.view(*features.shape[:2], -1).permute(1, 2, 0)
 
 
 def enhanced_mixture(modules: Modules, features: torch.Tensor, length: int) -> torch.Tensor:
@@ -207,9 +227,22 @@ def set_effort(modules: Modules, effort: int) -> None:
 
 def count_speakers(modules: Modules, device: torch.device | str = "cpu") -> int:
     """Number of sources the network gives, found by running it on a little silence."""
-    with torch.no_grad():
+    with torch.no_grad(), _evaluating(modules):
         features = enhance(modules, torch.zeros(1, 4 * minimum_length(modules["encoder"]), device=device))
         return modules["masknet"](features).shape[0]
+
+
+@contextmanager
+def _evaluating(modules: Modules) -> Iterator[None]:
+    """Inside, the modules learn nothing from what they hear, such as a batch norm its statistics."""
+    training = [part for name in MODULE_NAMES for part in modules[name].modules() if part.training]
+    for part in training:
+        part.training = False
+    try:
+        yield
+    finally:
+        for part in training:
+            part.training = True
 
 
 class UnifiedNetwork(nn.Module):

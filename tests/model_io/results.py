@@ -16,9 +16,11 @@ def node(name, **arguments):
 
 
 def trees(backbone, num_spks=2, channels=8):
-    """Trees of a network like that of `tests.networks.tiny_modules`, or of one on a spectrogram."""
-    if backbone in ("tfdprnn", "bandsplit"):
+    """Trees of a network like that of `tests.networks.tiny_modules`, or of one that SpeechBrain does not have."""
+    if backbone in ("tfdprnn", "bandsplit", "locoformer"):
         return _spectral(backbone, num_spks)
+    if backbone == "sepreformer":
+        return _sepreformer(channels, num_spks)
     make = {"convtasnet": _convtasnet, "dprnn": _dprnn, "sepformer": _sepformer, "none": _convtasnet}[backbone]
     enhancer = node("unified_sess.network.NoEnhancer") if backbone == "none" else make(channels, 1)
     return {
@@ -54,15 +56,31 @@ def _sepformer(channels, num_spks):
     return _dual_path(channels, num_spks, block, False)
 
 
+def _sepreformer(channels, num_spks):
+    net = "unified_sess.nnet.sepreformer"
+    more = {"in_channels": channels, "channels": 8, "stages": 2, "encoder_blocks": 1, "decoder_blocks": 1, "nhead": 2}
+    more |= {"kernel_size": 5, "max_distance": 20, "activation_checkpointing": True}
+    return {
+        "encoder": node(f"{net}.GeluEncoder", kernel_size=16, out_channels=channels, stride=8),
+        "enhancer": node(f"{net}.SepReformer", num_spks=1, maps=False, step_outputs=False, **more),
+        "masknet": node(f"{net}.SepReformer", num_spks=num_spks, **more),
+        "decoder": node(f"{LOBES}.Decoder", in_channels=channels, out_channels=1, kernel_size=16, stride=8, bias=False),
+    }
+
+
 def _spectral(backbone, num_spks):
     kind = "unified_sess.nnet.time_frequency"
     net, more = f"{kind}.TimeFrequencyNet", {}
     if backbone == "bandsplit":
         net, more = "unified_sess.nnet.band_split.BandSplitNet", {"bands": [[8, 2], [25, 5]], "frequency_hidden": 4}
     more = {"frequencies": 33, "channels": 4, "hidden": 4, "num_layers": 1, "block": 3, **more}
+    enhancer = {}
+    if backbone == "locoformer":
+        net, enhancer = "unified_sess.nnet.locoformer.TFLocoformer", {"maps": False}
+        more = {"channels": 8, "num_layers": 1, "hidden": 4, "kernel_size": 4, "width": 8, "nhead": 2, "groups": 2}
     return {
         "encoder": node(f"{kind}.SpectralEncoder", kernel_size=64, stride=32),
-        "enhancer": node(net, num_spks=1, **more),
+        "enhancer": node(net, num_spks=1, **enhancer, **more),
         "masknet": node(net, num_spks=num_spks, **more),
         "decoder": node(f"{kind}.SpectralDecoder", kernel_size=64, stride=32),
     }

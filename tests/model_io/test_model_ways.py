@@ -6,6 +6,8 @@ import pickle
 import shutil
 import subprocess
 import sys
+from collections import Counter
+from types import ModuleType
 
 import pytest
 import safetensors.torch
@@ -16,7 +18,7 @@ from speechbrain.inference.separation import SepformerSeparation
 from tests.model_io.results import make_results, node, trees
 from unified_sess.evaluation.results import Results
 from unified_sess.inference import UnifiedSeparation
-from unified_sess.model_io.export import export
+from unified_sess.model_io.export import OWN_FILES, export
 from unified_sess.network import UnifiedNetwork
 from unified_sess.utils.errors import UserError
 
@@ -50,7 +52,8 @@ def exported(tmp_path_factory):
 
 @pytest.mark.parametrize(
     ("backbone", "num_spks"),
-    [("convtasnet", 3), ("dprnn", 2), ("sepformer", 2), ("none", 2), ("tfdprnn", 2), ("bandsplit", 2)],
+    [("convtasnet", 3), ("dprnn", 2), ("sepformer", 2), ("none", 2), ("tfdprnn", 2), ("bandsplit", 2)]
+    + [("sepreformer", 3), ("locoformer", 2)],
 )
 def test_every_way_gives_the_same_sources(tmp_path, backbone, num_spks):
     modules = make_results(tmp_path / "results", backbone, num_spks)
@@ -71,7 +74,7 @@ def test_every_way_gives_the_same_sources(tmp_path, backbone, num_spks):
         torch.testing.assert_close(models[name].enhance_batch(MIXTURE).cpu(), enhanced, atol=1e-5, rtol=0, msg=name)
 
 
-@pytest.mark.parametrize("backbone", ["convtasnet", "sepformer", "tfdprnn", "bandsplit"])
+@pytest.mark.parametrize("backbone", ["convtasnet", "sepformer", "bandsplit", "sepreformer", "locoformer"])
 def test_foreign_class_without_the_package(tmp_path, backbone):
     modules = make_results(tmp_path / "results", backbone)
     folder = export(tmp_path / "results", tmp_path / "model")
@@ -81,6 +84,18 @@ def test_foreign_class_without_the_package(tmp_path, backbone):
     sources, enhanced = torch.load(tmp_path / "sources.pt")
     torch.testing.assert_close(sources, UnifiedNetwork(modules).separate_batch(MIXTURE), atol=1e-5, rtol=0)
     torch.testing.assert_close(enhanced, UnifiedNetwork(modules).enhance_batch(MIXTURE), atol=1e-5, rtol=0)
+
+
+def test_no_two_files_of_a_custom_py_have_a_name_in_common():
+    names = Counter(name for file in OWN_FILES for name, value in vars(file).items() if _belongs_to(value, file, name))
+    assert [name for name, count in names.items() if count > 1] == []
+
+
+def _belongs_to(value, file, name):
+    """Whether a file defines a name, rather than imports it."""
+    return getattr(value, "__module__", file.__name__) == file.__name__ and not (
+        name.startswith("__") or isinstance(value, ModuleType)
+    )
 
 
 def test_network_files_of_the_repository_can_be_exported(repository):

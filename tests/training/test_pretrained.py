@@ -12,9 +12,7 @@ from unified_sess.inference import UnifiedSeparation
 from unified_sess.model_io.export import export
 from unified_sess.model_io.module_tree import build
 from unified_sess.network import SHARED_MODULES, NoEnhancer, separate
-from unified_sess.nnet.band_split import BandSplitNet
 from unified_sess.nnet.conv_tasnet import MaskNet
-from unified_sess.nnet.time_frequency import TimeFrequencyNet
 from unified_sess.training.pretrained import load_pretrained, start_as_identity
 from unified_sess.training.utterance_losses import utterance_losses
 from unified_sess.utils.errors import UserError
@@ -171,18 +169,18 @@ def test_a_model_that_executes_nothing_is_taken(tmp_path, monkeypatch, from_the_
         load_pretrained(modules, source, 16000)
 
 
-@pytest.mark.parametrize("kind", ["pooled", "bands"])
-def test_an_enhancer_on_a_spectrogram_starts_as_an_identity_and_learns(kind):
-    if kind == "pooled":
-        enhancer = TimeFrequencyNet(33, channels=4, hidden=4, num_layers=1, num_spks=1)
-    else:
-        enhancer = BandSplitNet(33, [[8, 2], [25, 5]], channels=4, hidden=4, frequency_hidden=4, num_spks=1)
+@pytest.mark.parametrize(
+    ("backbone", "layer"),
+    [("tfdprnn", "masks"), ("bandsplit", "masks.bands_out.0"), ("sepreformer", "outputs.2"), ("locoformer", "outputs")],
+)
+def test_an_enhancer_that_knows_how_starts_as_an_identity_and_learns(backbone, layer):
+    tree = trees(backbone, channels=66)["enhancer"]
+    enhancer = build(tree, backbone)
     start_as_identity(enhancer)
     features = torch.randn(2, 66, 10)
     assert torch.equal(enhancer(features), torch.ones(1, 2, 66, 10))
     enhancer(features).square().sum().backward()
-    weight = enhancer.masks.weight if kind == "pooled" else enhancer.masks.bands_out[0].weight
-    assert float(weight.grad.abs().max()) > 0
+    assert float(enhancer.get_submodule(layer).weight.grad.abs().max()) > 0
 
 
 def test_our_own_checkpoints_bring_their_enhancer(tmp_path):

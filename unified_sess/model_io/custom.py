@@ -25,28 +25,34 @@ class CustomInterface(Pretrained):
     @torch.no_grad()
     def separate_batch(self, mix: torch.Tensor) -> torch.Tensor:
         """Mixtures `[batch, time]` to sources `[batch, time, speakers]`."""
-        features = self._encode(mix)
-        return torch.stack([self._decode(mask * features, mix) for mask in self.mods.masknet(features)], dim=2)
+        sources = estimate(self.mods.masknet.masknet, self._enhance(mix))
+        return torch.stack([self._decode(source, mix) for source in sources], dim=2)
 
     @torch.no_grad()
     def enhance_batch(self, mix: torch.Tensor) -> torch.Tensor:
         """Mixtures `[batch, time]` to enhanced mixtures `[batch, time]`."""
         if getattr(self.hparams, "enhanced_from", "enhancer") == "sources":
             return self.separate_batch(mix).sum(2)
-        features = self._encode(mix)
-        return self._decode(self.mods.masknet.enhancer(features)[0] * features, mix)
+        return self._decode(self._enhance(mix), mix)
 
     def forward(self, mix: torch.Tensor) -> torch.Tensor:
         """The same as `separate_batch`."""
         return self.separate_batch(mix)
 
-    def _encode(self, mix):
+    def _enhance(self, mix):
         kernel = self.mods.encoder.conv1d.kernel_size[0]
-        return self.mods.encoder(torch.nn.functional.pad(mix.to(self.device), (0, max(0, kernel - mix.shape[1]))))
+        features = self.mods.encoder(torch.nn.functional.pad(mix.to(self.device), (0, max(0, kernel - mix.shape[1]))))
+        return estimate(self.mods.masknet.enhancer, features)[0]
 
     def _decode(self, features, mix):
         signal = self.mods.decoder(features).reshape(len(mix), -1)
         return torch.nn.functional.pad(signal, (0, mix.shape[1] - signal.shape[1]))
+
+
+def estimate(network, features):
+    """The features that a network makes of others: masked, or where it `maps` what it gives."""
+    output = network(features)
+    return output if getattr(network, "maps", False) else features * output
 
 
 class NoEnhancer(torch.nn.Module):
@@ -58,16 +64,11 @@ class NoEnhancer(torch.nn.Module):
 
 
 class CompositeMaskNet(torch.nn.Module):
-    """The masks of enhancer and separator in one."""
+    """Enhancer and separator in one."""
 
     def __init__(self, enhancer: torch.nn.Module, masknet: torch.nn.Module) -> None:
         super().__init__()
         self.enhancer, self.masknet = enhancer, masknet
-
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """Returns masks `[speakers, batch, channels, frames]`."""
-        mask = self.enhancer(features)[0]
-        return mask * self.masknet(features * mask)
 
 
 class Separator(resepformer.ResourceEfficientSeparator):
@@ -87,10 +88,12 @@ STAND_INS: dict[str, dict] = {
     },
     "unified_sess.nnet.resepformer": {"ResourceEfficientSeparator": Separator},
 }
-# SpeechBrain has no network on a spectrogram: the export of one begins this file with the classes.
+# SpeechBrain does not have these networks: the export of one begins this file with its classes.
 for _module, _names in {
     "time_frequency": ("SpectralDecoder", "SpectralEncoder", "TimeFrequencyNet"),
     "band_split": ("BandSplitNet",),
+    "locoformer": ("TFLocoformer",),
+    "sepreformer": ("GeluEncoder", "SepReformer"),
 }.items():
     STAND_INS[f"unified_sess.nnet.{_module}"] = {name: globals()[name] for name in _names if name in globals()}
 

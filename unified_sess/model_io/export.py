@@ -17,7 +17,7 @@ from unified_sess.model_io.module_tree import TreeDumper, as_yaml
 from unified_sess.model_io.onnx_export import to_onnx
 from unified_sess.model_io.results_folder import load_trained_network
 from unified_sess.network import MODULE_NAMES
-from unified_sess.nnet import band_split, time_frequency
+from unified_sess.nnet import attention, band_split, locoformer, sepreformer, sepreformer_blocks, time_frequency
 from unified_sess.utils.errors import UserError, writable_folder
 from unified_sess.utils.files import atomic_path
 
@@ -26,8 +26,9 @@ logger = get_logger(__name__)
 SUFFIX = Path(ONNX).suffix
 HYPERPARAMS = "hyperparams.yaml"
 CUSTOM = "custom.py"
-SPECTRAL_NETWORKS = (time_frequency, band_split)  # SpeechBrain has none; a later one may use an earlier one
-OWN_IMPORTS = re.compile(r"^from unified_sess\S* import .*\n", re.MULTILINE)
+# What SpeechBrain does not have; a later file may use an earlier one, and no two have a name in common.
+OWN_FILES = (time_frequency, band_split, attention, locoformer, sepreformer_blocks, sepreformer)
+OWN_IMPORTS = re.compile(r"^from (unified_sess\S*) import (?:\([^)]*\)|.*)\n", re.MULTILINE)
 # What it replaces; first where SpeechBrain and `from_pretrained` start to read: a folder that has those is whole.
 FILES = (HYPERPARAMS, CONFIG, CUSTOM, ONNX, *(f"{name}.ckpt" for name in MODULE_NAMES))
 HEADER = """\
@@ -141,12 +142,13 @@ def _write_for_speechbrain(folder, config, modules):
 
 def _custom(config: ModelConfig) -> str:
     """The text of `custom.py`, which needs this package neither for SpeechBrain's classes nor for what it brings."""
-    text, wanted = Path(__file__).with_name("custom.py").read_text(encoding="utf-8"), json.dumps(config.modules)
-    if any(network.__name__ in wanted for network in SPECTRAL_NETWORKS):
-        files = [Path(str(network.__file__)).read_text(encoding="utf-8") for network in SPECTRAL_NETWORKS]
-        # In one file, what one module takes from another stands above.
-        text = "\n\n".join([*(OWN_IMPORTS.sub("", file) for file in files), text])
-    return text
+    parts, wanted = [Path(__file__).with_name("custom.py").read_text(encoding="utf-8")], json.dumps(config.modules)
+    for file in reversed(OWN_FILES):
+        if f"{file.__name__}." in wanted:
+            text = Path(str(file.__file__)).read_text(encoding="utf-8")
+            wanted += "".join(f"{name}." for name in OWN_IMPORTS.findall(text))
+            parts.insert(0, OWN_IMPORTS.sub("", text))  # in one file, what one takes from another stands above
+    return "\n\n".join(parts)
 
 
 def _hyperparams(config):

@@ -27,7 +27,10 @@ CLASSES = {
     f"{NETWORKS}.dual_path.Dual_Path_Model",
     f"{NETWORKS}.dual_path.SBRNNBlock",
     f"{NETWORKS}.dual_path.SBTransformerBlock",
+    f"{NETWORKS}.locoformer.TFLocoformer",
     f"{NETWORKS}.resepformer.ResourceEfficientSeparator",
+    f"{NETWORKS}.sepreformer.GeluEncoder",
+    f"{NETWORKS}.sepreformer.SepReformer",
     f"{NETWORKS}.time_frequency.SpectralDecoder",
     f"{NETWORKS}.time_frequency.SpectralEncoder",
     f"{NETWORKS}.time_frequency.TimeFrequencyNet",
@@ -49,10 +52,14 @@ TRAINING_ONLY = {"activation_checkpointing"}
 # What the numbers of a network may be, smallest and largest, by argument. The largest lie far above every published
 # network; beyond them a few bytes of an untrusted file would cost minutes or gigabytes.
 # X: dilations reach 2 ** (X - 1).
-LAYERS = {"num_layers": (1, 64), "layer": (1, 64), "repeats": (1, 64), "R": (1, 64), "X": (1, 12)}
+# stages: the rate is divided by 2 ** stages.
+LAYERS = dict.fromkeys(("num_layers", "layer", "repeats", "R", "encoder_blocks", "decoder_blocks"), (1, 64)) | {
+    "X": (1, 12),
+    "stages": (1, 12),
+}
 WIDTHS = dict.fromkeys(
     ("N", "B", "H", "channels", "hidden", "hidden_channels", "hidden_size", "input_size", "input_dim", "in_channels",
-     "out_channels", "outsize", "unit", "d_model", "d_ffn", "kdim", "vdim", "input_shape", "frequency_hidden"),
+     "out_channels", "outsize", "unit", "d_model", "d_ffn", "kdim", "vdim", "input_shape", "frequency_hidden", "width"),
     (1, 8192),
 )  # fmt: skip
 NUMBERS = {
@@ -66,10 +73,12 @@ NUMBERS = {
     "K": (2, 2500),
     "segment_size": (1, 2500),
     "max_length": (1, 20000),
+    "max_distance": (1, 20000),
     "num_spks": (1, 16),
     "num_spk": (1, 16),
     "C": (1, 16),
     "nhead": (1, 128),
+    "groups": (1, 128),
     "pooling": (1, 64),
     "block": (1, 64),
     "dropout": (0, 1),

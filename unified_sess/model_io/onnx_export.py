@@ -15,7 +15,14 @@ from torch import nn
 
 from unified_sess.model_io.model_folder import ModelConfig
 from unified_sess.model_io.onnx_file import INPUT, OPSET, OUTPUTS, check_onnx_file
-from unified_sess.network import MODULE_NAMES, decode, enhanced_mixture, minimum_length, separate_and_enhance
+from unified_sess.network import (
+    MODULE_NAMES,
+    decode,
+    enhanced_mixture,
+    estimate,
+    minimum_length,
+    separate_and_enhance,
+)
 from unified_sess.utils.errors import UserError
 
 AXES = {name: {0: "batch", 1: "time"} for name in (INPUT, *OUTPUTS)}
@@ -187,9 +194,9 @@ class _OnnxNetwork(nn.Module):
         # Padded always, then cut to what `encode` pads a short signal to.
         length = torch.clamp(torch._shape_as_tensor(mixture)[1], min=self.minimum)
         noisy = self.encoder(F.pad(mixture, (0, self.minimum))[:, :length])
-        features = noisy * self.enhancer(noisy)[0]
-        masked = features.unsqueeze(0) * self.masknet(features)
-        sources = decode(self, masked.flatten(0, 1), time).reshape(-1, batch, time).permute(1, 2, 0)
+        features = estimate(self.enhancer, noisy)[0]
+        sources = estimate(self.masknet, features)
+        sources = decode(self, sources.flatten(0, 1), time).reshape(-1, batch, time).permute(1, 2, 0)
         if self.enhanced_from == "sources":
             return sources, sources.sum(2)
         return sources, enhanced_mixture(self, features, time)

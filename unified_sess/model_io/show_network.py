@@ -9,7 +9,8 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from unified_sess.network import MODULE_NAMES, separate
+from unified_sess.network import MODULE_NAMES, estimate, separate
+from unified_sess.nnet.attention import SelfAttention
 from unified_sess.utils.errors import UserError
 from unified_sess.utils.yaml_files import UnknownTag, build_yaml, read_yaml
 
@@ -117,16 +118,16 @@ def multiply_accumulates(modules: Mapping[str, nn.Module], sample_rate: int) -> 
         stack.enter_context(sdpa_kernel(SDPBackend.MATH))
         counts: dict[str, float] = {}
         signal = torch.randn(1, SECONDS * sample_rate)
-        features = _counted(modules, "encoder", signal, counts)
-        features = features * _counted(modules, "enhancer", features, counts)[0]
-        masked = features * _counted(modules, "masknet", features, counts)
-        _counted(modules, "decoder", masked.flatten(0, 1), counts)
+        features = _counted(counts, "encoder", modules["encoder"], signal)
+        features = _counted(counts, "enhancer", estimate, modules["enhancer"], features)[0]
+        sources = _counted(counts, "masknet", estimate, modules["masknet"], features)
+        _counted(counts, "decoder", modules["decoder"], sources.flatten(0, 1))
     return {name: (counts[name] + recurrent[name]) / SECONDS for name in modules}
 
 
-def _counted(modules, name, x, counts):
+def _counted(counts, name, function, *inputs):
     with FlopCounterMode(display=False) as counter:
-        y = modules[name](x)
+        y = function(*inputs)
     counts[name] = counter.get_total_flops() / 2
     return y
 
@@ -147,7 +148,7 @@ def _recurrence_counter(counts, name):
 def receptive_field(modules: Mapping[str, nn.Module], sample_rate: int) -> str:
     """How much signal an output sample sees through the convolutions, in words."""
     parts = [part for name in ("enhancer", "masknet") for part in modules[name].modules()]
-    if any(isinstance(part, (nn.RNNBase, nn.MultiheadAttention)) for part in parts):
+    if any(isinstance(part, (nn.RNNBase, nn.MultiheadAttention, SelfAttention)) for part in parts):
         return "the whole signal (attention or recurrence)"
     front = next((part for part in modules["encoder"].modules() if isinstance(part, nn.Conv1d)), None)
     kernel, stride = (front.kernel_size[0], front.stride[0]) if front is not None else (1, 1)

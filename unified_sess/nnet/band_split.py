@@ -96,6 +96,14 @@ class BandSplitNet(nn.Module):
         """Masks after each run of the cell, a list; the last are those of `forward`."""
         return [self.masks(x, features) for x in self._runs(features)]
 
+    @torch.no_grad()
+    def start_as_identity(self) -> None:
+        """Make every mask 1, all weights still to train."""
+        for linear in self.masks.bands_out:
+            linear.weight.zero_()
+            linear.bias.zero_()
+            linear.bias.unflatten(1, (self.num_spks, 2, -1))[:, :, 0] = 1
+
     def _runs(self, features):
         x = self.split(level_and_phase(features, self.causal))
         for adapter in self.adapters[: self.effort]:

@@ -158,6 +158,12 @@ class TimeFrequencyNet(nn.Module):
         masks = self.masks(x.permute(0, 3, 1, 2)).transpose(2, 3)  # [batch, 2 * masks, frequencies, frames]
         return masks.unflatten(1, (self.num_spks, 2)).flatten(2, 3).transpose(0, 1)
 
+    @torch.no_grad()
+    def start_as_identity(self) -> None:
+        """Make every mask 1, all weights still to train."""
+        self.masks.weight.zero_()
+        self.masks.bias.fill_(1)
+
 
 class RecurrentPath(nn.Module):
     """An LSTM along the last but one dimension, added to its input `[batch, others, steps, channels]`.

@@ -11,6 +11,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from unified_sess.nnet import kernels
+from unified_sess.nnet.attention import attend
 from unified_sess.nnet.kernels.gpu_layer import NormProjections, OutputFeedForward, cast_together, weights_of
 from unified_sess.nnet.kernels.row_blocks import norm_projections, output_feed_forward
 
@@ -113,11 +114,5 @@ def _attend(attention: Any, qkv: Sequence[torch.Tensor], shape: torch.Size) -> t
     batch, frames, _ = shape
     query, key, value = (y.view(batch, frames, attention.num_heads, -1).transpose(1, 2) for y in qkv)
     dropout = attention.dropout if attention.training else 0.0
-    if query.device.type == "cpu" and query.dtype is torch.bfloat16 and query.requires_grad:
-        # The backward pass of the CPU's bf16 kernel takes longer than that of its fp32 kernel.
-        with torch.autocast("cpu", enabled=False):
-            y = F.scaled_dot_product_attention(query.float(), key.float(), value.float(), dropout_p=dropout)
-        y = y.to(query.dtype)
-    else:
-        y = F.scaled_dot_product_attention(query, key, value, dropout_p=dropout)
+    y = attend(query, key, value, dropout)
     return y.transpose(1, 2).reshape(batch * frames, -1)

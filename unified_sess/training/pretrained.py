@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import nn
@@ -12,13 +12,19 @@ from unified_sess.model_io.model_folder import FILES, find_model
 from unified_sess.model_io.results_folder import EXPERIMENT, LARGEST_EXPERIMENT, best_checkpoint, is_results_folder
 from unified_sess.model_io.weights import check_state, read_checkpoint
 from unified_sess.network import MODULE_NAMES
-from unified_sess.nnet.band_split import BandSplitNet
-from unified_sess.nnet.time_frequency import TimeFrequencyNet
 from unified_sess.utils.errors import UserError
 
 SEPARATOR_MODULES = ("encoder", "masknet", "decoder")
 TRIAL_FRAMES = 50  # of the features that an enhancer is tried on
 HUB_FILES = (*FILES, EXPERIMENT, *(f"{name}.ckpt" for name in MODULE_NAMES))  # of a repository of any of these layouts
+
+
+@runtime_checkable
+class StartsAsIdentity(Protocol):
+    """Enhancers that know how to start as an identity themselves."""
+
+    def start_as_identity(self) -> None:
+        """Make the mask 1 for every input, all weights still to train."""
 
 
 def load_pretrained(modules: Mapping[str, nn.Module], source: str, sample_rate: int) -> None:
@@ -90,7 +96,7 @@ def start_as_identity(enhancer: nn.Module) -> None:
     ------
     UserError
         When the mask of the enhancer cannot be 1 everywhere, such as a softmax over the channels, or when the enhancer
-        is neither a Conv-TasNet mask network nor a dual-path model (SpeechBrain's or ours), nor one on a spectrogram.
+        is neither a Conv-TasNet mask network nor a dual-path model (SpeechBrain's or ours), nor has a method for it.
     """
     state = dict(enhancer.named_parameters())
     if "mask_conv1x1.conv.weight" in state:
@@ -99,21 +105,13 @@ def start_as_identity(enhancer: nn.Module) -> None:
     elif "end_conv1x1.weight" in state and "output.0.weight" in state:
         _constant_dual_path(state)
         channels = len(state["end_conv1x1.weight"])
-    elif isinstance(enhancer, TimeFrequencyNet):
-        state["masks.weight"].zero_()
-        state["masks.bias"].fill_(1)
-        return
-    elif isinstance(enhancer, BandSplitNet):
-        bands: Any = enhancer.masks.bands_out  # linear layers
-        for linear in bands:
-            linear.weight.zero_()
-            linear.bias.zero_()
-            linear.bias.unflatten(1, (enhancer.num_spks, 2, -1))[:, :, 0] = 1
+    elif isinstance(enhancer, StartsAsIdentity):
+        enhancer.start_as_identity()
         return
     else:
         raise UserError(
             f"an enhancer of class {type(enhancer).__name__} cannot start as an identity: "
-            "choose a Conv-TasNet, dual-path or time-frequency enhancer to fine-tune with"
+            "choose another --network to fine-tune with"
         )
     device = next(iter(state.values())).device
     mask = enhancer(torch.rand(1, channels, TRIAL_FRAMES, device=device))
