@@ -10,6 +10,7 @@ import typer
 
 from unified_sess.utils.allocator import keep_freed_memory
 from unified_sess.utils.errors import UserError, one_line_errors
+from unified_sess.utils.installed import has_torch
 
 if TYPE_CHECKING:
     from unified_sess.utils.audio import Channel
@@ -169,11 +170,10 @@ def separate(
     )
     share = checked_shard(shard)
     keep_freed_memory()
-    network: Runtime
     if chosen_runtime(model, None if runtime is None else runtime.value, device) == TORCH:
         from unified_sess.inference.separating import Separator
 
-        network = Separator.load(model, checked_device(device))
+        network: Runtime = Separator.load(model, checked_device(device))
     else:
         from unified_sess.inference.onnx_separator import OnnxSeparator
 
@@ -337,6 +337,11 @@ def show_network(
     from unified_sess.training.command_line import parse_settings
 
     show(path, parse_settings(context.args))
+
+
+if not has_torch():  # the small package, see packaging/runtime
+    app.registered_commands = [c for c in app.registered_commands if c.callback in (separate, join_summaries)]
+    app.info.help = "Clean noisy recordings and separate their speakers, without torch; the whole package does more."
 
 
 def checked_device(name: str | None) -> str | None:

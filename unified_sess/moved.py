@@ -5,8 +5,6 @@ the new one, and importing the old name gives the very same module.
 """
 
 import importlib
-import importlib.abc
-import importlib.util
 import sys
 from importlib.machinery import ModuleSpec
 from types import ModuleType
@@ -74,11 +72,11 @@ def new_name(name: str) -> str:
     return name
 
 
-class _OldNames(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Imports an old name by importing the new one."""
+class _OldNames:
+    """Imports an old name by importing the new one: a finder and a loader, without the slow import of their base classes."""
 
     def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
-        return importlib.util.spec_from_loader(fullname, self) if new_name(fullname) != fullname else None
+        return ModuleSpec(fullname, self) if new_name(fullname) != fullname else None  # type: ignore[arg-type]
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
         return ModuleType(spec.name)

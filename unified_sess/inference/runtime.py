@@ -1,13 +1,13 @@
 """What windows, tracks and files need of a trained network, whatever runs it: torch (`separating`) or ONNX (`onnx_separator`)."""
 
 import contextlib
-import importlib.util
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
 from unified_sess.utils.errors import UserError
+from unified_sess.utils.installed import has_torch
 
 TORCH, ONNX = "torch", "onnx"
 
@@ -50,10 +50,9 @@ def chosen_runtime(source: str | Path | None, wanted: str | None, device: str | 
     is_file = source is not None and str(source).endswith(".onnx") and not Path(source).is_dir()
     if wanted == TORCH and is_file:
         raise UserError(f"{source} is an ONNX file: leave out --runtime torch, or give the folder of the model")
-    has_torch = importlib.util.find_spec("torch") is not None
-    if wanted == TORCH and not has_torch:
+    if wanted == TORCH and not has_torch():
         raise UserError("--runtime torch needs the whole package, with torch: pip install unified_sess")
-    if wanted != ONNX and not is_file and has_torch:
+    if wanted != ONNX and not is_file and has_torch():
         return TORCH
     if device not in (None, "cpu"):
         raise UserError(f"--device {device}: ONNX files run on the cpu, leave --device out")
