@@ -14,11 +14,13 @@ from unified_sess.losses import (
     limited_snr,
     log_feature_distance,
     pit_limited_snr,
+    pit_magnitude_snr,
     pit_si_snr,
     si_snr,
     si_snr_improvement,
 )
 from unified_sess.training.utterance_losses import LossChoice, utterance_losses
+from unified_sess.utils.errors import UserError
 
 
 @pytest.mark.parametrize("speakers", [1, 2, 3, 4])
@@ -199,6 +201,69 @@ def test_an_utterance_has_the_losses_in_db_that_it_has_alone(choice):
         losses = utterance_losses(modules, alone, choice)
         torch.testing.assert_close(losses.separation[0], together.separation[row], atol=1e-4, rtol=1e-4)
         torch.testing.assert_close(losses.enhancement[0], together.enhancement[row], atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("time", [300, 900])
+def test_the_snr_of_magnitudes_knows_neither_phase_nor_level(time):
+    targets = torch.randn(2, time, 3)
+    loss, permutation = pit_magnitude_snr(targets[..., [2, 0, 1]] * 0.3, targets)
+    assert (loss < -60).all() and permutation.tolist() == 2 * [[1, 2, 0]]
+    turned = torch.fft.irfft(torch.fft.rfft(targets, dim=1) * 1j, n=time, dim=1)  # every wave by a quarter
+    if time > 512:
+        assert (pit_magnitude_snr(targets + 0.1 * targets.roll(7, 0).flip(1), targets)[0] > -40).all()
+        assert (pit_magnitude_snr(turned, targets)[0] > pit_magnitude_snr(0.9 * targets, targets)[0] + 20).all()
+
+
+def test_the_snr_of_magnitudes_is_what_a_loop_gives():
+    targets = torch.randn(2, 1500, 2, dtype=torch.float64)
+    estimates = targets + 0.4 * torch.randn_like(targets)
+    window = torch.hann_window(512, dtype=torch.float64)
+
+    def magnitude(x):
+        frames = torch.nn.functional.pad(x - x.mean(), (0, 36)).unfold(0, 512, 128)
+        return torch.fft.rfft(frames * window).abs()
+
+    for row, found in enumerate(pit_magnitude_snr(estimates, targets)[0]):
+        scores = []
+        for order in itertools.permutations(range(2)):
+            ratios = []
+            for source, target in zip((estimates[row, :, k] for k in order), targets[row].T):
+                estimate, target = source - source.mean(), target - target.mean()
+                gain = (estimate @ target) / (target @ target)
+                wanted = gain * magnitude(target)
+                ratios.append(10 * torch.log10(wanted.square().sum() / (magnitude(estimate) - wanted).square().sum()))
+            scores.append(sum(ratios) / 2)
+        torch.testing.assert_close(found, -max(scores), atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("estimate", [0.0, 1.0])
+def test_the_snr_of_magnitudes_has_finite_gradients_at_silence(estimate):
+    targets = torch.zeros(1, 700, 2)
+    targets[..., 0] = torch.randn(700)
+    estimates = (estimate * torch.randn(1, 700, 2)).requires_grad_()
+    loss, _ = pit_magnitude_snr(estimates, targets)
+    loss.sum().backward()
+    assert loss.isfinite().all() and estimates.grad.isfinite().all()
+
+
+def test_earlier_steps_can_have_a_loss_of_their_own():
+    batch, modules = random_batch([700, 600]), tiny_modules()
+    modules["masknet"] = InSteps(8)
+    plain, own = (LossChoice(step_weight=0.4, step_loss=kind) for kind in ("as_last", "magnitude"))
+    assert not torch.allclose(*(utterance_losses(modules, batch, choice).separation for choice in (plain, own)))
+    last = own.of_the_last_step()
+    torch.testing.assert_close(
+        utterance_losses(modules, batch, last).separation, utterance_losses(modules, batch).separation
+    )
+
+
+def test_the_share_of_earlier_steps_falls_as_published():
+    choice = LossChoice(step_weight=0.4, step_decay=(100, 0.8, 5))
+    shares = {epoch: choice.in_epoch(epoch).step_weight for epoch in (1, 100, 101, 105, 106, 200)}
+    assert shares == pytest.approx({1: 0.4, 100: 0.4, 101: 0.32, 105: 0.32, 106: 0.256, 200: 0.4 * 0.8**20})
+    for wrong in ((100, 0.8), (100, 0.8, 0)):
+        with pytest.raises(UserError, match="give \\[epoch, factor, every\\]"):
+            LossChoice(step_decay=wrong).check()
 
 
 class InSteps(torch.nn.Module):

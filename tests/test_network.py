@@ -1,10 +1,13 @@
 """The one forward path: shapes, lengths, short signals."""
 
+import copy
+
 import pytest
 import torch
 
 from tests.networks import random_batch, tiny_modules
-from unified_sess.network import NoEnhancer, UnifiedNetwork, count_speakers, separate
+from unified_sess.model_io.composite import CompositeMaskNet
+from unified_sess.network import NoEnhancer, UnifiedNetwork, count_speakers, decode, separate
 from unified_sess.training.utterance_losses import utterance_losses
 
 BACKBONES = ["convtasnet", "dprnn", "sepformer"]
@@ -60,3 +63,47 @@ def test_batch_rows_do_not_influence_each_other():
     torch.testing.assert_close(
         network.separate_batch(mixture)[1:2], network.separate_batch(mixture[1:2]), atol=1e-5, rtol=1e-5
     )
+
+
+class Mapped(torch.nn.Module):
+    """Gives the features of two sources itself, and learns from every batch that it hears."""
+
+    maps = True
+
+    def __init__(self):
+        super().__init__()
+        self.norm = torch.nn.BatchNorm1d(8)
+
+    def forward(self, features):
+        return torch.stack((self.norm(features), 1 - features))
+
+
+def test_a_network_that_maps_gives_features_and_one_that_masks_factors():
+    modules, mixture = tiny_modules(), torch.randn(2, 300)
+    modules["masknet"] = Mapped().eval()
+    output = separate(modules, mixture)
+    for maps in (True, False):
+        modules["masknet"].maps = maps
+        sources = separate(modules, mixture).sources
+        for k, given in enumerate(modules["masknet"](output.features)):
+            wanted = given if maps else given * output.features
+            torch.testing.assert_close(sources[..., k], decode(modules, wanted, 300))
+
+
+def test_counting_speakers_teaches_the_network_nothing():
+    """Regression: silence went into the running statistics of a batch norm before every training."""
+    modules = tiny_modules()
+    modules["masknet"] = Mapped()
+    before = copy.deepcopy(modules["masknet"].state_dict())
+    assert count_speakers(modules) == 2 and modules["masknet"].norm.training
+    torch.testing.assert_close(modules["masknet"].state_dict(), before)
+
+
+def test_a_composite_masks_what_a_mapping_network_gives():
+    modules = tiny_modules()
+    features, composite = torch.rand(2, 8, 9), CompositeMaskNet(modules["enhancer"], Mapped().eval())
+    features[0, 3] = 0
+    masks = composite(features)
+    wanted = composite.masknet(features * modules["enhancer"](features)[0])
+    assert masks.isfinite().all()
+    torch.testing.assert_close((masks * features)[:, 1], wanted[:, 1])

@@ -1,6 +1,7 @@
 """Losses of the two tasks, one value an utterance; lower is better.
 
-Separation: PIT SI-SNR (the paper), or an SNR with a soft limit that also knows level, polarity and silent sources.
+Separation: PIT SI-SNR (the paper), or an SNR with a soft limit that also knows level, polarity and silent sources; for
+the earlier steps of a separator also the SI-SNR of magnitudes.
 Enhancement: the squared distance of features (the paper), its ratio in dB, or the SNR of the enhanced mixture.
 """
 
@@ -12,6 +13,7 @@ import torch
 EPS = 1e-8
 SILENCE_DB = -60.0  # a source that far below its mixture never speaks
 SEPARATION_LOSSES = ("si_snr", "snr")
+STEP_LOSSES = ("as_last", "magnitude")  # of a separator's earlier steps
 ENHANCEMENT_LOSSES = ("feature_distance", "log_feature_distance", "snr")
 
 
@@ -76,6 +78,48 @@ def pit_si_snr(estimates: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Te
     table = si_snr(estimates.transpose(1, 2).unsqueeze(2), targets.transpose(1, 2).unsqueeze(1))  # [B, est, target]
     best, permutation = _best_permutation(table)
     return -best, permutation
+
+
+def pit_magnitude_snr(
+    estimates: torch.Tensor, targets: torch.Tensor, frame: int = 512, stride: int = 128
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Permutation-invariant negative SI-SNR of the magnitudes of spectra: phase is left to other losses.
+
+    The loss of SepReformer's earlier stages (Shin et al., arXiv 2406.05983, and its public code): each target is scaled
+    to the estimate as in `si_snr`, though by 0.01 at least, and the magnitudes are compared.
+
+    Arguments
+    ---------
+    estimates, targets : torch.Tensor
+        `[batch, time, speakers]`.
+    frame, stride : int
+        Samples in a frame, which has a Hann window, and between frames, a quarter of it.
+
+    Returns
+    -------
+    loss : torch.Tensor
+        `[batch]`, negative mean over the speakers in dB under the best permutation.
+    permutation : torch.Tensor
+        As of `pit_si_snr`.
+    """
+    estimates, targets = (x.transpose(1, 2) - x.mean(1).unsqueeze(2) for x in (estimates, targets))  # [B, C, T]
+    gain = estimates @ targets.transpose(1, 2) / (targets.square().sum(-1).unsqueeze(1) + EPS)  # [B, est, target]
+    estimates, targets = (_magnitudes(x, frame, stride) for x in (estimates, targets))
+    wanted = gain.clamp(min=0.01).unsqueeze(-1) * targets.unsqueeze(1)
+    ratio = wanted.square().sum(-1) / ((estimates.unsqueeze(2) - wanted).square().sum(-1) + EPS)
+    best, permutation = _best_permutation(10 * torch.log10(ratio + EPS))
+    return -best, permutation
+
+
+def _magnitudes(signals, frame, stride):
+    """All magnitudes of signals `[batch, channels, time]`, `[batch, channels, values]`, with a floor of 1e-5."""
+    missing = max(frame - signals.shape[2], -signals.shape[2] % stride)
+    window = torch.hann_window(frame, dtype=signals.dtype, device=signals.device)
+    window = window * (8 * stride / 3) ** 0.5 / frame  # windows of a quarter's distance keep the energy, as published
+    padded = torch.nn.functional.pad(signals.flatten(0, 1), (0, missing))
+    spectra = torch.stft(padded, frame, stride, window=window, center=False, return_complex=True)
+    power = torch.view_as_real(spectra).square().sum(-1)
+    return (power + 1e-10).sqrt().unflatten(0, signals.shape[:2]).flatten(2)
 
 
 def limited_snr(

@@ -93,9 +93,9 @@ def test_a_global_block_gates_attention_at_the_lowest_rate():
     torch.testing.assert_close(block(x, distances), x + block.gate(x) * low.repeat_interleave(4, dim=1))
 
 
-@pytest.mark.parametrize(("kernel_size", "stride"), [(3, 1), (5, 2)])
+@pytest.mark.parametrize(("kernel_size", "stride"), [(3, 1), (5, 2), (31, 1)])
 def test_depthwise_convolution_is_that_of_torch(kernel_size, stride):
-    layer, x = DepthwiseConv(6, kernel_size, stride), torch.randn(2, 10, 6)
+    layer, x = DepthwiseConv(6, kernel_size, stride), torch.randn(2, 40, 6)
     torch.testing.assert_close(layer(x), layer.conv(x.transpose(1, 2)).transpose(1, 2))
 
 
@@ -128,6 +128,14 @@ def test_checkpointing_changes_neither_gradients_nor_running_statistics(dropout)
         torch.testing.assert_close(one, other)
     for (name, one), other in zip(plain.named_buffers(), saving.buffers(), strict=True):
         torch.testing.assert_close(one, other, msg=name)
+
+
+def test_two_backward_passes_go_through_a_network_that_saves_memory():
+    """Regression: the second one ended in an AttributeError."""
+    network = small(num_spks=1, maps=False, step_outputs=False, activation_checkpointing=True)
+    total = network(torch.randn(2, 6, 21)).sum()
+    once, again = (torch.autograd.grad(total, list(network.parameters()), retain_graph=True) for _ in range(2))
+    torch.testing.assert_close(once, again)
 
 
 def test_sizes_that_do_not_fit_are_named():

@@ -4,8 +4,11 @@ import copy
 
 import pytest
 import torch
+from speechbrain import Stage
 
+from tests.model_io.results import trees
 from tests.networks import brain_settings, random_batch, tiny_modules
+from unified_sess.model_io.module_tree import build
 from unified_sess.training.brain import UnifiedBrain
 from unified_sess.training.cuda_graphs import CALLS_BEFORE, MOST_SHAPES, Replay
 from unified_sess.utils.errors import UserError
@@ -67,6 +70,39 @@ def test_replayed_steps_train_as_launched_ones(rule, factor):
     torch.testing.assert_close(found, wanted, equal_nan=True)
 
 
+def sepreformer():
+    return torch.nn.ModuleDict({name: build(tree, name) for name, tree in trees("sepreformer").items()})
+
+
+def test_recording_a_step_is_no_step_of_the_running_statistics():
+    """The recorder runs a step once more than it counts; dropout draws other numbers then, so there is none."""
+    modules, losses = sepreformer(), {"step_weight": 0.4, "step_loss": "magnitude"}
+    for part in modules.modules():
+        if isinstance(getattr(part, "dropout", None), float):
+            part.dropout = 0.0
+        if isinstance(part, torch.nn.Dropout):
+            part.p = 0.0
+    launched, replayed = brain(modules, **losses), brain(modules, **losses)
+    replayed.replay = Replay(replayed._gradients_to_keep, stand_in, replayed.modules.buffers())
+    lengths = [[400, 400]] * 5
+    torch.testing.assert_close(train(replayed, lengths), train(launched, lengths))
+    for wanted, found in zip(launched.modules.buffers(), replayed.modules.buffers(), strict=True):
+        torch.testing.assert_close(found, wanted)
+
+
+def test_another_share_of_the_earlier_steps_is_recorded_anew():
+    taught = brain(sepreformer(), step_weight=0.4, step_decay=[2, 0.5, 3])
+    weights, replays = [], []
+    for epoch in range(1, 9):
+        taught.replay = taught.replay or Replay(taught._gradients_to_keep, stand_in)
+        before = taught.replay
+        taught.on_stage_start(Stage.TRAIN, epoch)
+        weights.append(taught.loss_choice.step_weight)
+        replays.append(taught.replay is before)
+    assert weights == pytest.approx([0.4, 0.4, 0.2, 0.2, 0.2, 0.1, 0.1, 0.1])
+    assert replays == [True, True, False, True, True, False, True, True]
+
+
 @pytest.mark.parametrize("enhancement", ["log_feature_distance", "snr"])
 def test_replayed_steps_with_losses_in_db_train_as_launched_ones(enhancement):
     modules, losses = tiny_modules(), {"separation_loss": "snr", "enhancement_loss": enhancement}
@@ -108,7 +144,7 @@ def test_signals_of_all_lengths_are_refused_in_one_line():
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
-@pytest.mark.parametrize("backbone", ["convtasnet", "dprnn", "sepformer"])
+@pytest.mark.parametrize("backbone", ["convtasnet", "dprnn", "sepformer", "locoformer"])
 @pytest.mark.parametrize(("precision", "factor"), [("fp32", 1), ("bf16", 2), ("fp16", 1)])
 def test_on_a_gpu_the_same_training(backbone, precision, factor):
     modules = ours(backbone)
@@ -132,6 +168,8 @@ def ours(backbone):
     modules = tiny_modules("convtasnet")
     if backbone == "convtasnet":
         return modules
+    if backbone == "locoformer":
+        return torch.nn.ModuleDict({name: build(tree, name) for name, tree in trees(backbone).items()})
     for name, speakers in (("enhancer", 1), ("masknet", 2)):
         if backbone == "dprnn":
             blocks = [dual_path.SBRNNBlock(8, 8, 1, "LSTM", bidirectional=True) for _ in range(2)]

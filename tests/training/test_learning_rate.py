@@ -66,6 +66,18 @@ def test_an_uninterrupted_and_a_resumed_run_have_the_very_same_rate():
     assert rates(whole, optimizer) == rates(resumed, optimizer)
 
 
+def test_it_grows_over_the_first_steps_whatever_the_epochs():
+    rate = LearningRate(0.8, {"encoder": 0.5}, None, warmup=4)
+    optimizer = torch.optim.SGD(rate.groups(modules()))
+    seen = []
+    for step in range(1, 7):
+        rate.warm_up(optimizer, step)
+        seen.append([group["lr"] for group in optimizer.param_groups])
+        if step == 2:
+            rate.apply(optimizer)  # an epoch ends
+    assert seen == [[f * 0.5, f] for f in (0.2, 0.4, 0.6000000000000001, 0.8, 0.8, 0.8)]
+
+
 def test_nan_is_no_loss_to_compare_with():
     rate = LearningRate(1.0, {}, ReduceLROnPlateau(1e-8, 0.5, 0, 1))
     rate.end_epoch(1, float("nan"))

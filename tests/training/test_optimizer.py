@@ -41,6 +41,29 @@ def test_a_checkpoint_of_the_other_kind_of_step_trains_on(fused):
         torch.testing.assert_close(found, wanted)
 
 
+def test_weights_shrink_as_the_experiment_says_after_a_checkpoint_of_adam():
+    before = trained_brain(True)
+    adam = partial(torch.optim.AdamW, lr=1e-3, fused=True, weight_decay=0.01)
+    after = UnifiedBrain(tiny_modules(), adam, brain_settings(), {"device": "cpu"})
+    after.init_optimizers()
+    after.optimizer.load_state_dict(copy.deepcopy(before.optimizer.state_dict()))
+    assert {group["weight_decay"] for group in after.optimizer.param_groups} == {0.01}
+    assert all(group["decoupled_weight_decay"] for group in after.optimizer.param_groups)
+
+
+def test_without_weight_decay_adamw_is_adam():
+    modules, results = tiny_modules(), []
+    for kind in (torch.optim.Adam, partial(torch.optim.AdamW, weight_decay=0.0)):
+        brain = UnifiedBrain(
+            copy.deepcopy(modules), partial(kind, lr=1e-3, fused=True), brain_settings(), {"device": "cpu"}
+        )
+        brain.init_optimizers()
+        for _ in range(3):
+            step(brain)
+        results.append([p.detach() for p in brain.modules.parameters()])
+    assert all(torch.equal(one, other) for one, other in zip(*results, strict=True))
+
+
 @pytest.mark.parametrize("factor", [1, 3])
 def test_a_step_waits_for_the_device_once(factor, monkeypatch):
     """Regression: `.cpu()` of the loss was a second wait for the device in every step."""

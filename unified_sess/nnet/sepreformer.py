@@ -17,8 +17,8 @@ from unified_sess.nnet.sepreformer_blocks import (
     FrameBatchNorm,
     GlobalBlock,
     LocalBlock,
+    Recomputing,
     SpeakerBlock,
-    recomputing,
 )
 
 SEQUENCE_EPS = 1e-8
@@ -187,7 +187,7 @@ class SepReformer(nn.Module):
     def _run(self, block, *inputs):
         if not (self.activation_checkpointing and self.training and torch.is_grad_enabled()):
             return block(*inputs)
-        contexts = {"context_fn": lambda: (nullcontext(), recomputing())}
+        contexts = {"context_fn": lambda: (nullcontext(), Recomputing())}
         return checkpoint(block, *inputs, use_reentrant=False, preserve_rng_state=self.dropout > 0, **contexts)
 
     def _distances(self, steps):

@@ -26,7 +26,7 @@ from unified_sess.training.checkpoints import (
     save_statistics,
 )
 from unified_sess.training.cuda_graphs import Replay
-from unified_sess.training.distributed import broadcast_parameters
+from unified_sess.training.distributed import average_buffers, broadcast_parameters
 from unified_sess.training.joint_step import JointStep
 from unified_sess.training.learning_rate import LearningRate
 from unified_sess.training.loss_totals import LossTotals, Validation, counted
@@ -77,10 +77,10 @@ class UnifiedBrain(sb.Brain):
             self.average = WeightAverage(self.modules, self.hparams.ema_decay)
             if self.checkpointer is not None:
                 self.checkpointer.add_recoverable("average", self.average, optional_load=True)
-        self.loss_choice = LossChoice.of(self.hparams, self.joint_step.with_enhancement)
+        self.losses_asked = self.loss_choice = LossChoice.of(self.hparams, self.joint_step.with_enhancement)
         self.replay = self._make_replay()
-        scheduler = getattr(self.hparams, "lr_scheduler", None)
-        self.learning_rate = LearningRate(self.hparams.lr, self.hparams.lr_factors, scheduler)
+        schedule = getattr(self.hparams, "lr_scheduler", None), getattr(self.hparams, "warmup_steps", 0)
+        self.learning_rate = LearningRate(self.hparams.lr, self.hparams.lr_factors, *schedule)
         self.totals = LossTotals()
         self.window_loss: list[torch.Tensor] = []  # losses of the batches of an accumulation window, on the device
         self.saved: dict[str, Any] = {}  # state of the checkpoint that the run goes on from
@@ -137,11 +137,12 @@ class UnifiedBrain(sb.Brain):
             return None
         if self.hparams.training_signal_len is None:
             raise UserError("cuda_graphs wants mixtures of one length: give training_signal_len, such as 4 (seconds)")
-        return Replay(self._gradients_to_keep) if self.device_type == "cuda" else None
+        return Replay(self._gradients_to_keep, keeps=self.modules.buffers()) if self.device_type == "cuda" else None
 
     def compute_forward(self, batch: Batch, stage: sb.Stage) -> UtteranceLosses:
         """Both losses of every utterance and the estimates; see `utterance_losses`."""
-        return utterance_losses(self.network, batch.to(self.device, non_blocking=True), self.loss_choice)
+        choice = self.loss_choice if stage == sb.Stage.TRAIN else self.loss_choice.of_the_last_step()
+        return utterance_losses(self.network, batch.to(self.device, non_blocking=True), choice)
 
     def compute_objectives(self, predictions: UtteranceLosses, batch: Batch, stage: sb.Stage) -> torch.Tensor:
         """Mean total loss L_SS + lambda * L_SE of the utterances, for the log."""
@@ -217,6 +218,7 @@ class UnifiedBrain(sb.Brain):
                 self.scaler.unscale_(self.optimizer)
             if self.max_grad_norm > 0:
                 torch.nn.utils.clip_grad_norm_(self.joint_step.parameters, self.max_grad_norm)
+            self.learning_rate.warm_up(self.optimizer, self.optimizer_step + 1)
             self.scaler.step(self.optimizer)  # skips by itself where fp16 overflowed
             self.scaler.update()
             self.optimizer_step += 1
@@ -282,6 +284,8 @@ class UnifiedBrain(sb.Brain):
         """Start the statistics of a stage."""
         if self.average is not None:
             self.average.use(stage != sb.Stage.TRAIN)
+        if stage == sb.Stage.TRAIN and (choice := self.losses_asked.in_epoch(epoch)) != self.loss_choice:
+            self.loss_choice, self.replay = choice, self._make_replay()  # a recorded step has the losses of before
         if stage == sb.Stage.VALID:
             self.validation = Validation(silence_defined=self.loss_choice.separation != "si_snr")
         elif not self.step:  # resumed inside the epoch: its statistics were recovered
@@ -304,6 +308,7 @@ class UnifiedBrain(sb.Brain):
                     self.optimizers_step()  # the epoch ended inside an accumulation window
                 self.joint_step.reset()
             self._checkpoint_due = False
+            average_buffers(self.modules)
             self.totals.reduce()
             statistics = self.modulation.statistics() if self.joint_step.with_enhancement else {}
             self.train_stats = self.totals.means() | {k: v for k, v in statistics.items() if v is not None}

@@ -177,13 +177,13 @@ def recover_best(
 
 
 def fused_as_made(optimizer: torch.optim.Optimizer, state: dict) -> dict:
-    """The optimizer's state with `fused` as the experiment says.
+    """The optimizer's state with `fused` and `weight_decay` as the experiment says.
 
-    PyTorch would take it from the checkpoint, while the scaler of fp16 looks at how the optimizer was made.
+    PyTorch would take them from the checkpoint, while the scaler of fp16 looks at how the optimizer was made.
     """
-    if "fused" not in optimizer.defaults:
-        return state
-    return state | {"param_groups": [g | {"fused": optimizer.defaults["fused"]} for g in state["param_groups"]]}
+    names = ("fused", "weight_decay", "decoupled_weight_decay")
+    made = {name: optimizer.defaults[name] for name in names if name in optimizer.defaults}
+    return state | {"param_groups": [group | made for group in state["param_groups"]]}
 
 
 def save_statistics(modulation: GradientModulation, path: str | Path) -> None:

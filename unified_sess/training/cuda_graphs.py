@@ -6,7 +6,7 @@ that neither waits for the device nor copies from pageable memory.
 """
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -42,6 +42,9 @@ class Replay:
         place, such as parameters.
     record : callable
         `record(function, inputs, pool)` to a callable that runs it again and its outputs; for tests.
+    keeps : list of torch.Tensor
+        What the function changes in place besides its outputs, such as running statistics: recording runs it once more,
+        which must not count.
 
     Raises
     ------
@@ -55,8 +58,10 @@ class Replay:
     ...     results = [double(torch.ones(3, device="cuda"))[0].sum().item() for _ in range(4)]
     """
 
-    def __init__(self, function: Callable[..., Any], record: Callable[..., Any] = _record) -> None:
-        self.function, self.record = function, record
+    def __init__(
+        self, function: Callable[..., Any], record: Callable[..., Any] = _record, keeps: Sequence[torch.Tensor] = ()
+    ) -> None:
+        self.function, self.record, self.keeps = function, record, list(keeps)
         self.seen: Counter[tuple] = Counter()  # calls of each shape
         self.recorded: dict[tuple, tuple] = {}  # inputs, how to replay, outputs
         self.pool: Any = None
@@ -78,12 +83,16 @@ class Replay:
     def _recorded(self, inputs):
         if self.pool is None and any(tensor.is_cuda for tensor in _tensors(inputs)):
             self.pool = torch.cuda.graph_pool_handle()
+        before = [tensor.clone() for tensor in self.keeps]
         try:
-            return inputs, *self.record(self.function, inputs, self.pool)
+            recorded = self.record(self.function, inputs, self.pool)
         except RuntimeError as error:
             # Going on is no way out: PyTorch's random generator stays in a half recorded state.
             why = str(error).splitlines()[0]
             raise UserError(f"a step of this network cannot be recorded ({why}): leave cuda_graphs False") from error
+        for tensor, value in zip(self.keeps, before, strict=True):
+            tensor.copy_(value)
+        return inputs, *recorded
 
 
 def _tensors(value):

@@ -118,6 +118,16 @@ def broadcast_parameters(modules: torch.nn.Module) -> None:
                 tensors[i].copy_(part.view_as(tensors[i]))
 
 
+def average_buffers(modules: torch.nn.Module) -> None:
+    """Give every process the mean over all of what the modules keep besides parameters, such as running statistics."""
+    buffers = [buffer for buffer in modules.buffers() if buffer.is_floating_point()]
+    if not is_distributed() or not buffers:
+        return
+    count = torch.ones((), device=buffers[0].device)
+    (means,), _ = average_gradients([buffers], count, like=buffers)
+    torch._foreach_copy_(buffers, means)
+
+
 def _sum_over_ranks(tensors, shapes, count):
     """Sums over all ranks of tensors (None counts as zeros) and of a count, which rides in the first bucket."""
     sums, waiting, total = [None] * len(tensors), [], None

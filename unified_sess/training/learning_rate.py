@@ -23,10 +23,12 @@ class LearningRate:
         Multiples of it by module; 1 for the others.
     scheduler : callable
         SpeechBrain's: `ReduceLROnPlateau`, or a function of the epoch such as `LinearScheduler`; None keeps the rate.
+    warmup : int
+        Steps of the optimizer at the start over which the rate grows linearly to what it would be.
     """
 
-    def __init__(self, asked: float, factors: dict, scheduler: Any = None) -> None:
-        self.asked, self.factors, self.scheduler = asked, factors, scheduler
+    def __init__(self, asked: float, factors: dict, scheduler: Any = None, warmup: int = 0) -> None:
+        self.asked, self.factors, self.scheduler, self.warmup = asked, factors, scheduler, warmup
         self.value = asked
 
     def groups(self, modules: torch.nn.ModuleDict) -> list:
@@ -45,8 +47,16 @@ class LearningRate:
 
     def apply(self, optimizer: torch.optim.Optimizer) -> None:
         """Give an optimizer made of `groups` the rate."""
+        self._give(optimizer, self.value)
+
+    def warm_up(self, optimizer: torch.optim.Optimizer, step: int) -> None:
+        """Give it the rate of a step of the optimizer, the first of which is 1, while it still grows."""
+        if step <= self.warmup:
+            self._give(optimizer, self.value * step / self.warmup)
+
+    def _give(self, optimizer, value):
         for group, name in zip(optimizer.param_groups, self.modules, strict=True):
-            group["lr"] = self.value * self._factor(name)
+            group["lr"] = value * self._factor(name)
 
     def end_epoch(self, epoch: int, loss: float) -> None:
         """Set the rate of the next epoch; `loss` is that of validation, NaN where it has none."""

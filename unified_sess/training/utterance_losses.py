@@ -1,6 +1,6 @@
 """The forward pass of training: both losses of every utterance of a batch."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -40,6 +40,8 @@ class LossChoice(NamedTuple):
     limit : dB, at which the losses in dB stop rewarding.
     detach_clean : whether the clean features are a fixed target; False as in the authors' code.
     step_weight : share of the earlier steps in L_SS, 0 to 1, for a separator that refines its sources step by step.
+    step_decay : [epoch, factor, every]: from the epoch after that one on, the share is multiplied every so many epochs.
+    step_loss : of the earlier steps: "as_last", or "magnitude": of spectra without their phase.
     """
 
     separation: str = "si_snr"
@@ -47,6 +49,8 @@ class LossChoice(NamedTuple):
     limit: float = 30.0
     detach_clean: bool = False
     step_weight: float = 0.0
+    step_decay: Sequence[float] | None = None
+    step_loss: str = "as_last"
 
     @classmethod
     def of(cls, hparams: Any, with_enhancement: bool) -> "LossChoice":
@@ -58,18 +62,34 @@ class LossChoice(NamedTuple):
             enhancement if with_enhancement else None,
             getattr(hparams, "snr_limit", names["limit"]),
             hparams.detach_clean_features,
-            getattr(hparams, "step_weight", names["step_weight"]),
+            *(getattr(hparams, name, names[name]) for name in ("step_weight", "step_decay", "step_loss")),
         ).check()
+
+    def in_epoch(self, epoch: int) -> "LossChoice":
+        """The choice with the share of the earlier steps that they have in an epoch, from 1."""
+        if self.step_decay is None or epoch <= self.step_decay[0]:
+            return self
+        start, factor, every = self.step_decay
+        return self._replace(step_weight=self.step_weight * factor ** (1 + (epoch - start - 1) // every))
+
+    def of_the_last_step(self) -> "LossChoice":
+        """The choice for validation, where earlier steps do not count."""
+        return self._replace(step_weight=0.0)
 
     def check(self) -> "LossChoice":
         """The choice itself; raises `UserError` for a loss that does not exist."""
         known = (
             ("separation_loss", self.separation, losses.SEPARATION_LOSSES),
             ("enhancement_loss", self.enhancement or losses.ENHANCEMENT_LOSSES[0], losses.ENHANCEMENT_LOSSES),
+            ("step_loss", self.step_loss, losses.STEP_LOSSES),
         )
         for setting, name, names in known:
             if name not in names:
                 raise UserError(f"{setting} is '{name}': choose one of {', '.join(names)}")
+        if self.step_decay is not None and (len(self.step_decay) != 3 or self.step_decay[2] < 1):
+            raise UserError(
+                f"step_decay is {list(self.step_decay)}: give [epoch, factor, every], such as [100, 0.8, 5], or null"
+            )
         return self
 
 
@@ -105,7 +125,7 @@ def utterance_losses(modules: Mapping[str, nn.Module], batch: Batch, choice: Los
         distance = _enhancement_loss(modules, output, mixture, clean, choice)
         separation = _separation_loss(output.sources, sources, mixture, choice)
         if output.earlier:
-            earlier = [_separation_loss(estimates, sources, mixture, choice) for estimates in output.earlier]
+            earlier = [_step_loss(estimates, sources, mixture, choice) for estimates in output.earlier]
             separation = torch.lerp(separation, torch.stack(earlier).mean(0), choice.step_weight)
         parts.append((separation, distance, output.sources))
         features.append(output.features)
@@ -129,6 +149,13 @@ def _separation_loss(estimates, sources, mixture, choice):
     if choice.separation == "si_snr":
         return losses.pit_si_snr(estimates, sources)[0]
     return losses.pit_limited_snr(estimates, sources, mixture, choice.limit)[0]
+
+
+def _step_loss(estimates, sources, mixture, choice):
+    """L_SS `[batch]` of an earlier step."""
+    if choice.step_loss == "magnitude":
+        return losses.pit_magnitude_snr(estimates.to(sources.dtype), sources)[0]
+    return _separation_loss(estimates, sources, mixture, choice)
 
 
 def _enhancement_loss(modules, output, mixture, clean, choice):
