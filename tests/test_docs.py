@@ -4,10 +4,14 @@ import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+import soundfile
 from typer.main import get_command
 
 from unified_sess.cli import app
+from unified_sess.model_io.model_folder import ONNX, SHIPPED
+from unified_sess.model_io.onnx_file import read_onnx
 from unified_sess.training.settings import SETTINGS
 
 LINK = re.compile(r"\]\(([^)#\s]+)\)")
@@ -44,6 +48,19 @@ def test_every_option_of_separate_is_described(repository):
     options = {name[2:] for p in parameters for name in p.opts if name.startswith("--")} - {"help"}
     assert len(options) > 20
     assert options - described == set()
+
+
+def test_the_example_with_onnxruntime_alone(repository, tmp_path):
+    pytest.importorskip("onnxruntime")
+    page = (repository / "docs/onnx.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```python\n(.*?)```", page, re.S)
+    assert len(example.strip().splitlines()) <= 20
+    rate = read_onnx(SHIPPED / ONNX).config.sample_rate
+    (tmp_path / "model.onnx").write_bytes((SHIPPED / ONNX).read_bytes())
+    soundfile.write(tmp_path / "mixture.wav", 0.1 * np.random.default_rng(0).standard_normal(rate), rate)
+    subprocess.run([sys.executable, "-c", example], cwd=tmp_path, check=True)
+    first = soundfile.read(tmp_path / "mixture_s1.wav")
+    assert len(first[0]) == first[1] == rate and first[0].any()
 
 
 def test_what_a_run_must_keep_is_said(repository):
