@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""The ablation on Mini: train and test every row of `ablation_rows.py`, then write the table and its pictures.
+"""The ablation on Mini: train and test every row of `ablation_rows.py`, then draw the fronts and write the table.
 
-    python recipes/Mini/run_ablation.py --data data/mini --warm-start recipes/Mini/separator
+    python recipes/Mini/run_ablation.py --data data/mini -- --speech_folder data/mini/speech/train-clean-100 \\
+        --noise_folder wham_noise/tr
 
 Rows see the same mixtures in the same order, start from the same weights and take as many steps. A stopped run goes on
 with the same command. Options after `--` go to train.py, for all rows: `-- --number_of_epochs 2 --precision bf16`.
@@ -15,19 +16,25 @@ import re
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tqdm import tqdm
 
+from unified_sess.data.corpora import find_corpus, prepare_manifests
+from unified_sess.data.manifest import Manifest, read_manifest
+from unified_sess.evaluation.evaluate import evaluate_network
+from unified_sess.model_io.results_folder import load_trained_network
+from unified_sess.network import UnifiedNetwork
 from unified_sess.utils.errors import UserError, one_line_errors, writable_folder
 from unified_sess.utils.files import atomic_path
 from unified_sess.utils.parallel import available_cores
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from ablation_rows import EXPERIMENT, ROWS
-from ablation_table import write_ablation
+from ablation_rows import ALONE, BASE, EXPERIMENT, LAYERS, ROWS, queue
+from ablation_table import SETS, write_ablation
 from warm_start import write_warm_start
 
 TRAIN_SCRIPT = EXPERIMENT.parents[2] / "train.py"
@@ -36,27 +43,38 @@ TRAIN_SCRIPT = EXPERIMENT.parents[2] / "train.py"
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run what is missing, then write the table of what is there."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", required=True, type=Path, help="folder of Mini: Libri2Mix and Libri3Mix")
-    parser.add_argument(
-        "--warm-start",
-        type=Path,
-        help="results of unified.yaml with --enhancer none, or their export; default: from scratch",
-    )
+    parser.add_argument("--data", required=True, type=Path, help=f"folder of Mini: {' and '.join(SETS)}")
     parser.add_argument("--output", type=Path, default=Path("results/Mini/ablation"))
     parser.add_argument("--rows", nargs="+", choices=list(ROWS), metavar="ROW", help=f"of {', '.join(ROWS)}")
     parser.add_argument("--seeds", nargs="+", type=int, help="only these of each row's seeds")
+    parser.add_argument(
+        "--warm-start",
+        type=Path,
+        help="for the rows with a warm start: results of unified.yaml with --enhancer none, or their export; default: "
+        f"the row '{ALONE}' of the same seed",
+    )
+    parser.add_argument("--layers", type=int, default=LAYERS, help="separator layers of the base")
+    parser.add_argument("--test-mixtures", type=int, default=150, help="of each test set, evenly spread over it")
     parser.add_argument("--jobs", type=int, default=1, help="trainings at a time; they share the cores")
     parser.add_argument("--table-only", action="store_true", help="write the table of the runs that are finished")
     parser.add_argument("options", nargs="*", help="for train.py, after --")
     arguments = parser.parse_args(arguments)
     output = Path(writable_folder(arguments.output))
     if not arguments.table_only:
-        runs = [
-            (n, seed) for n in arguments.rows or ROWS for seed in ROWS[n].seeds if seed in (arguments.seeds or [seed])
-        ]
-        runs.sort(key=lambda run: run[1])  # a stopped ablation has whole seeds
-        train_all([Run(name, seed, arguments) for name, seed in runs], arguments.jobs)
+        sets = read_test_sets(arguments.data, output / "manifests", arguments.test_mixtures)
+        runs = [Run(name, seed, arguments) for name, seed in queue(arguments.rows, arguments.seeds)]
+        train_all(runs, sets, arguments.jobs)
     print(write_ablation(output))
+
+
+def read_test_sets(data: Path, folder: Path, count: int) -> dict[str, tuple[Manifest, int]]:
+    """Test mixtures of every set and their rate in Hz."""
+    sets = {}
+    for name in SETS:
+        corpus = find_corpus(data / name, sample_rate=8000, num_spks=2, parts=("test",))
+        manifests = prepare_manifests(corpus, folder / name)
+        sets[name] = read_manifest(manifests["test"], corpus.root).spread(count), corpus.sample_rate
+    return sets
 
 
 class Run:
@@ -65,24 +83,23 @@ class Run:
     def __init__(self, name: str, seed: int, arguments: argparse.Namespace) -> None:
         row = ROWS[name]
         self.folder = arguments.output / slug(name) / str(seed)
-        options = {"seed": seed, "num_spks": row.speakers, "output_folder": self.folder}
-        options["data_folder"] = arguments.data / f"Libri{row.speakers}Mix"
-        if arguments.warm_start:
-            layers = row.overrides.get("separator_layers")
-            kind = f"{row.speakers}-speakers" + (f"-{layers}-layers" if layers else "")
-            options["pretrained"] = warm_start(
-                arguments.warm_start, arguments.output / "warm_start" / kind, layers, row.speakers
-            )
-        options |= row.overrides
+        options = BASE | {"seed": seed, "output_folder": self.folder, "data_folder": arguments.data / SETS[0]}
+        options |= {"cache_folder": arguments.output / "cache", "separator_layers": arguments.layers + row.layers}
+        options |= row.overrides  # rows may have layers of their own
+        self.warm_start = None
+        if row.warm:
+            alone = arguments.output / slug(ALONE) / str(seed)
+            self.warm_start = arguments.warm_start or alone
+            options["pretrained"] = arguments.output / "warm_start" / (slug(name) if arguments.warm_start else str(seed))
         self.command = [sys.executable, str(TRAIN_SCRIPT), str(EXPERIMENT)]
         self.command += [part for key, value in options.items() for part in (f"--{key}", str(value))]
         self.command += ["--noprogressbar", *arguments.options]
-        self.note = {"row": name, "seed": seed, "speakers": row.speakers, "options": self.command[3:]}
+        self.note = {"row": name, "seed": seed, "options": self.command[3:]}
 
     @property
     def finished(self) -> bool:
-        """Whether the results are there."""
-        return (self.folder / "test_results.json").is_file()
+        """Whether the results of every set are there."""
+        return all((self.folder / name / "test_results.json").is_file() for name in SETS)
 
     def check(self) -> None:
         """Refuse to go on with a run that was begun with other options."""
@@ -93,16 +110,27 @@ class Run:
         with atomic_path(note) as temporary:
             Path(temporary).write_text(json.dumps(self.note, indent=1), encoding="utf-8")
 
-    def train(self, threads: int) -> None:
+    def train(self, sets: dict[str, tuple[Manifest, int]], threads: int) -> None:
         """Train and test; raises `UserError` with the last line that train.py said."""
+        begun = time.time()
+        if self.warm_start is not None:
+            write_warm_start(self.warm_start, self.command[self.command.index("--pretrained") + 1])
         environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
-        ended = subprocess.run(self.command, env=environment, check=False, capture_output=True, text=True)
-        if ended.returncode:
-            said = (ended.stderr.strip().splitlines() or [f"status {ended.returncode}"])[-1]
-            raise UserError(f"{self.note['row']}, seed {self.note['seed']}: {said}")
+        if not (self.folder / "test_results.json").is_file():
+            ended = subprocess.run(self.command, env=environment, check=False, capture_output=True, text=True)
+            if ended.returncode:
+                said = (ended.stderr.strip().splitlines() or [f"status {ended.returncode}"])[-1]
+                raise UserError(f"{self.note['row']}, seed {self.note['seed']}: {said}")
+        config, modules = load_trained_network(self.folder)
+        for name, (manifest, rate) in sets.items():
+            evaluate_network(
+                UnifiedNetwork(modules), manifest, self.folder / name, rate,
+                audio_examples=0, metrics=("si_snr",), jobs=1, progress=False,
+            )  # fmt: skip
+        (self.folder / "seconds.txt").write_text(f"{time.time() - begun:.0f}\n", encoding="utf-8")
 
 
-def train_all(runs: Sequence[Run], jobs: int) -> None:
+def train_all(runs: Sequence[Run], sets: dict[str, tuple[Manifest, int]], jobs: int) -> None:
     """Train what is not finished, `jobs` at a time; the first error ends the others before they start."""
     for run in runs:
         run.check()
@@ -114,7 +142,7 @@ def train_all(runs: Sequence[Run], jobs: int) -> None:
         if failed.is_set():
             return
         try:
-            run.train(threads)
+            run.train(sets, threads)
         except UserError:
             failed.set()
             raise
@@ -123,9 +151,6 @@ def train_all(runs: Sequence[Run], jobs: int) -> None:
         for future in [pool.submit(train, run) for run in waiting]:
             future.result()
             bar.update()
-
-
-warm_start = functools.cache(write_warm_start)  # rows and seeds share them
 
 
 def slug(name: str) -> str:

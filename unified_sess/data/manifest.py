@@ -78,6 +78,13 @@ class Manifest:
             images=[path(self._image.format(k + 1)) for k in range(self.num_spks)],
         )
 
+    def spread(self, count: int | None) -> "Manifest":
+        """A manifest of `count` rows, evenly spread over this one; itself where it has no more, or for None."""
+        if count is None or count >= len(self):
+            return self
+        rows = [k * len(self) // count for k in range(count)]
+        return Manifest(pd.DataFrame({name: values[rows] for name, values in self._columns.items()}), self.data_root)
+
     def __iter__(self) -> Iterator[Row]:
         return (self[index] for index in range(len(self)))
 

@@ -53,8 +53,8 @@ def build_datasets(
     Arguments
     ---------
     settings : dict
-        Scalar settings of the experiment: save_folder, sample_rate, num_spks, mode, train_split, seed, speed_perturb,
-        training_signal_len and, for mixing on the fly, speech_folder, noise_folder, speakers, speech_shares,
+        Scalar settings of the experiment: save_folder, sample_rate, num_spks, mode, train_split, valid_mixtures,
+        test_mixtures, seed, speed_perturb, training_signal_len and, for mixing on the fly, speech_folder, noise_folder, speakers, speech_shares,
         noise_shares, cache_folder, mixtures_per_epoch, scenes, allow_overlap.
     data_folder : str
         LibriMix or WHAM! folder.
@@ -80,7 +80,7 @@ def build_datasets(
     )
     datasets: dict[str, MixtureDataset | DynamicMixingDataset] = {}
     for part, path in prepare_manifests(corpus, settings["save_folder"]).items():
-        manifest = read_manifest(path, corpus.root)
+        manifest = read_manifest(path, corpus.root).spread(settings.get(f"{part}_mixtures"))
         factors = settings.get("speed_perturb") if part == "train" else None
         datasets[part] = MixtureDataset(manifest, settings["sample_rate"], settings["seed"], factors)
     if dynamic:

@@ -296,6 +296,8 @@ SETTINGS = {
     "sample_rate": Whole(least=1000, most=192_000, unit="Hz", fixed=True),
     "mode": WordChoice(words=("min", "max"), optional=True, fixed=True),
     "train_split": Text(optional=True, fixed=True),
+    "valid_mixtures": Whole(least=1, most=LARGEST_COUNT, optional=True, absent=None),
+    "test_mixtures": Whole(least=1, most=LARGEST_COUNT, optional=True, absent=None),
     "training_signal_len": Number(least=0.01, most=LONGEST_SECONDS, unit="s", optional=True),
     "speed_perturb": Numbers(each=Number(least=0.1, most=10), optional=True),
     "num_workers": Whole(least=0, most=1024),
