@@ -1,2 +1,5 @@
 SETS = ("Libri2Mix", "Rooms")
-def write_ablation(folder): return ""
+
+
+def write_ablation(folder):
+    return ""

@@ -9,7 +9,6 @@ with the same command. Options after `--` go to train.py, for all rows: `-- --nu
 """
 
 import argparse
-import functools
 import json
 import os
 import re
@@ -90,7 +89,9 @@ class Run:
         if row.warm:
             alone = arguments.output / slug(ALONE) / str(seed)
             self.warm_start = arguments.warm_start or alone
-            options["pretrained"] = arguments.output / "warm_start" / (slug(name) if arguments.warm_start else str(seed))
+            options["pretrained"] = (
+                arguments.output / "warm_start" / (slug(name) if arguments.warm_start else str(seed))
+            )
         self.command = [sys.executable, str(TRAIN_SCRIPT), str(EXPERIMENT)]
         self.command += [part for key, value in options.items() for part in (f"--{key}", str(value))]
         self.command += ["--noprogressbar", *arguments.options]

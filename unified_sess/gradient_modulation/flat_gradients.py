@@ -84,6 +84,12 @@ class FlatPair:
             grouped = (gram, seen) if membership is None else (gram @ membership, seen.double() @ membership > 0)
             self.grams[level] = grouped
 
+    @property
+    def ratio(self) -> torch.Tensor:
+        """||G_SS|| / ||G_SE|| of all tensors together, `[1]`; 0 where G_SE is zero."""
+        se, _, ss = self.grams["global"][0]
+        return quotient(ss.sqrt(), se.sqrt())
+
     def _scaled(self, gradients: Gradients) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         buffer = self.layout.flatten(gradients)
         largest = torch.maximum(buffer.amax(1), -buffer.amin(1))  # the norm of order inf is ten times as slow on a CPU

@@ -18,6 +18,7 @@ from unified_sess.gradient_modulation.flat_gradients import (
     groups_of,
     quotient,
 )
+from unified_sess.gradient_modulation.loss_weighting import LOSS_WEIGHTINGS, LossWeighting
 from unified_sess.gradient_modulation.rule_description import ModulationError, name_and_arguments
 from unified_sess.gradient_modulation.torchjd_rule import TorchJDRule
 
@@ -94,6 +95,11 @@ class Remedy(OneSidedProjection):
 
 
 RULES: dict[str, Callable[..., Rule]] = {"sum": Sum, "gm": OneSidedProjection, "pcgrad": PCGrad, "remedy": Remedy}
+TAKES = {
+    "remedy": "K, as in remedy(K=5)",
+    "uncertainty": "lr, as in uncertainty(lr=0.01)",
+    "famo": "lr and weight_decay, as in famo(lr=0.025)",
+}
 
 
 class GradientModulation:
@@ -105,7 +111,9 @@ class GradientModulation:
         `sum` (joint training), `gm` (arXiv 2302.11131), `pcgrad` (arXiv 2001.06782), `remedy` (arXiv 2302.11362,
         see `Remedy`), or `torchjd:NAME`, an aggregator of TorchJD; with arguments as in `remedy(K=5)` and
         `torchjd:CAGrad(c=0.4)`. TorchJD takes a Python loop over the groups and many aggregators wait for the
-        device; what an aggregator remembers between steps is not saved in a checkpoint.
+        device; what an aggregator remembers between steps is not saved in a checkpoint. Rules of one backward pass
+        weigh the losses before it, see `loss_weighting.py`: `random`, `uncertainty(lr=0.01)`, `famo`; merging is then
+        the sum.
     granularity : str
         What is compared: each `tensor`, all tensors of a `module` (the layer that owns them; needs names), or the
         `global` vector of all.
@@ -113,6 +121,13 @@ class GradientModulation:
         Name of a tensor to the name of its module; by default the name up to its last dot.
     names : list of str
         Names of the tensors, as in `encoder.conv1d.weight`; also given by `bind`.
+    equal_norms : bool
+        Whether the whole G_SE is first made as long as the whole G_SS, so that lambda says nothing.
+
+    Attributes
+    ----------
+    weighting : LossWeighting
+        Of a rule of one backward pass; None of the others.
 
     Raises
     ------
@@ -134,16 +149,21 @@ class GradientModulation:
         granularity: str = "tensor",
         module_of: Callable[[str], str] | None = None,
         names: Sequence[str] | None = None,
+        equal_norms: bool = False,
     ) -> None:
         if granularity not in GRANULARITIES:
             raise ModulationError(f"granularity {granularity!r} is unknown: choose {', '.join(GRANULARITIES)}")
         self.rule, self.granularity = str(rule), granularity
         self.aggregator: TorchJDRule | None = None
         self.coefficients: Rule | None = None
+        self.weighting: LossWeighting | None = None
+        self.equal_norms = equal_norms
         if self.rule.startswith("torchjd:"):
             self.aggregator = TorchJDRule(self.rule)
         else:
-            self.coefficients = _rule(self.rule)
+            rule_or_weighting = _rule(self.rule)
+            self.weighting = rule_or_weighting if isinstance(rule_or_weighting, LossWeighting) else None
+            self.coefficients = Sum() if isinstance(rule_or_weighting, LossWeighting) else rule_or_weighting
         self.module_of = module_of or (lambda name: name.rpartition(".")[0] or name)
         self.names: list[str] | None = None
         self._layouts: dict[tuple, FlatLayout] = {}
@@ -158,7 +178,11 @@ class GradientModulation:
             self.reset()
 
     def __call__(
-        self, se_grads: Gradients, ss_grads: Gradients, scale: float | torch.Tensor | None = None
+        self,
+        se_grads: Gradients,
+        ss_grads: Gradients,
+        scale: float | torch.Tensor | None = None,
+        preconditioner: Gradients | None = None,
     ) -> list[torch.Tensor | None]:
         """Merge gradients.
 
@@ -168,19 +192,45 @@ class GradientModulation:
             Gradients of lambda * L_SE and of L_SS, pairwise of one shape; None where a task does not use a parameter.
         scale : float or torch.Tensor
             Factor that both gradients carry (loss scale of mixed precision); only the statistics divide by it.
+        preconditioner : list of torch.Tensor
+            Positive factors of each gradient, such as Adam's: conflict is that of the gradients times these, which is
+            where the weights go, and what is projected too. Not for TorchJD.
 
         Returns
         -------
         merged : list of torch.Tensor
             G_SE' + G_SS' of every parameter; None where both gradients are None.
         """
+        if preconditioner is not None and self.aggregator is None:
+            return self._merge_of_steps(se_grads, ss_grads, scale, preconditioner)
+        if preconditioner is not None:
+            raise ModulationError(f"{self.rule} merges gradients, not steps: choose {', '.join(RULES)}")
         pair = self._measure(se_grads, ss_grads, scale)
         if pair is None:
             return [None] * len(se_grads)
         if self.aggregator is not None:
+            if self.equal_norms:
+                ratio = pair.ratio
+                se_grads = [None if g is None else g * ratio.to(g.dtype) for g in se_grads]
             return self.aggregator(se_grads, ss_grads, pair.layout.members[self.granularity])
         (a, b), (c, d) = self._coefficients(pair)
         return pair.combine(a + c, b + d, last=True)
+
+    def _merge_of_steps(self, se_grads, ss_grads, scale, preconditioner):
+        """Coefficients from the preconditioned gradients, which then merge the gradients themselves."""
+        steps = [
+            [None if g is None else g * factor.to(g.dtype) for g, factor in zip(gradients, preconditioner)]
+            for gradients in (se_grads, ss_grads)
+        ]
+        pair = self._measure(*steps, scale)
+        if pair is None:
+            return [None] * len(se_grads)
+        (a, b), (c, d) = self._coefficients(pair)
+        return FlatPair(pair.layout, se_grads, ss_grads).combine(a + c, b + d, last=True)
+
+    def measure(self, se_grads: Gradients, ss_grads: Gradients, scale: float | torch.Tensor | None = None) -> None:
+        """Add two gradients to the statistics, without merging them; arguments as in the call."""
+        self._measure(se_grads, ss_grads, scale)
 
     def modulate(
         self, se_grads: Gradients, ss_grads: Gradients, scale: float | torch.Tensor | None = None
@@ -222,15 +272,18 @@ class GradientModulation:
         return rows
 
     def state_dict(self) -> dict[str, Any]:
-        """The statistics so far, to be saved."""
+        """The statistics so far and what the rule remembers, to be saved."""
         sums = {key: value.cpu() for key, value in self._sums.items()}
-        return {"names": self.names, "sums": sums, "calls": self.aggregator.calls if self.aggregator else 0}
+        state = {"names": self.names, "sums": sums, "calls": self.aggregator.calls if self.aggregator else 0}
+        return state | ({"weighting": self.weighting.state_dict()} if self.weighting else {})
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on with saved statistics; those of other tensors are left aside."""
+        """Go on with a saved state; statistics of other tensors are left aside."""
         self._sums = dict(state["sums"]) if self.names in (None, state["names"]) else {}
         if self.aggregator:
             self.aggregator.calls = state["calls"]  # the seed of random aggregators
+        if self.weighting and "weighting" in state:
+            self.weighting.load_state_dict(state["weighting"])
 
     def _measure(self, se_grads: Gradients, ss_grads: Gradients, scale: float | torch.Tensor | None) -> FlatPair | None:
         """Both gradients in flat buffers, their products, and the statistics one call further."""
@@ -255,21 +308,23 @@ class GradientModulation:
 
     def _coefficients(self, pair: FlatPair) -> Coefficients:
         index = pair.layout.index[self.granularity]
-        gram, _ = pair.grams[self.granularity]
+        se, dot, ss = pair.grams[self.granularity][0]
         assert self.coefficients is not None  # a rule of TorchJD has none, and does not come here
-        (a, b), (c, d) = self.coefficients(*gram)
-        return (a[index], b[index]), (c[index], d[index])
+        ratio = pair.ratio if self.equal_norms else torch.ones_like(dot[:1])
+        (a, b), (c, d) = self.coefficients(se * ratio.square(), dot * ratio, ss)
+        return (a[index] * ratio, b[index]), (c[index] * ratio, d[index])
 
 
-def _rule(description: str) -> Rule:
+def _rule(description: str) -> Rule | LossWeighting:
     name, arguments = name_and_arguments(description, "remedy(K=5)")
-    if name not in RULES:
-        choices = f"{', '.join(RULES)} or torchjd:NAME"
+    known: dict[str, Callable[..., Rule | LossWeighting]] = {**RULES, **LOSS_WEIGHTINGS}
+    if name not in known:
+        choices = f"{', '.join(known)} or torchjd:NAME"
         raise ModulationError(f"gradient modulation {description!r} is unknown: choose {choices}")
     try:
-        return RULES[name](**arguments)
+        return known[name](**arguments)
     except (TypeError, ValueError) as error:
-        takes = "K, as in remedy(K=5)" if name == "remedy" else "no arguments"
+        takes = TAKES.get(name, "no arguments")
         raise ModulationError(f"gradient modulation {description!r}: {name} takes {takes} ({error})") from error
 
 

@@ -17,7 +17,9 @@ from unified_sess.data.batches import Batch, EpochSampler, batch_loader
 from unified_sess.data.dataset import MixtureDataset
 from unified_sess.data.dynamic_mixing import DynamicMixingDataset
 from unified_sess.network import ENHANCED_FROM, UnifiedNetwork
+from unified_sess.training.adam_steps import adam_factors
 from unified_sess.training.averaging import WeightAverage
+from unified_sess.training.batch_passes import BatchPasses
 from unified_sess.training.checkpoints import (
     AtomicCheckpointer,
     fused_as_made,
@@ -25,6 +27,7 @@ from unified_sess.training.checkpoints import (
     recover_best,
     save_statistics,
 )
+from unified_sess.training.conflict_null import ConflictNull
 from unified_sess.training.cuda_graphs import Replay
 from unified_sess.training.distributed import average_buffers, broadcast_parameters
 from unified_sess.training.joint_step import JointStep
@@ -33,13 +36,14 @@ from unified_sess.training.loss_totals import LossTotals, Validation, counted
 from unified_sess.training.records import Records
 from unified_sess.training.resuming import refuse_other_batches
 from unified_sess.training.utterance_losses import LossChoice, UtteranceLosses, utterance_losses
+from unified_sess.training.weight_learning import WeightLearning
 from unified_sess.utils.errors import UserError
 
 logger = get_logger(__name__)
 
 
 @register_checkpoint_hooks
-class UnifiedBrain(sb.Brain):
+class UnifiedBrain(BatchPasses, sb.Brain):
     """SpeechBrain's Brain with one forward pass and two gradients a step.
 
     The SE gradient is taken on the shared parameters, the SS gradient on all; both accumulate over
@@ -68,10 +72,15 @@ class UnifiedBrain(sb.Brain):
         self.modulation = self.hparams.modulation
         weight, threshold = self.hparams.enhancement_weight, self.hparams.threshold
         self.joint_step = JointStep(self.network, self.modulation, weight, threshold, self.hparams.gradient_statistics)
+        self.weight_learning = WeightLearning(self.joint_step, self._losses_now)
+        every = getattr(self.hparams, "conflict_null_steps", 0)
+        self.conflict_null = ConflictNull(self.joint_step, every, self._gradients_apart)
         if self.checkpointer is not None:
-            self.checkpointer.add_recoverable(
-                "gradient_statistics", self.modulation, load_statistics, save_statistics, optional_load=True
-            )
+            kept = {"gradient_statistics": self.modulation, "conflict_null": self.conflict_null}
+            for name, statistics in kept.items():
+                self.checkpointer.add_recoverable(
+                    name, statistics, load_statistics, save_statistics, optional_load=True
+                )
         self.average = None
         if getattr(self.hparams, "ema_decay", None) is not None:
             self.average = WeightAverage(self.modules, self.hparams.ema_decay)
@@ -135,6 +144,8 @@ class UnifiedBrain(sb.Brain):
         """What records and replays the steps of a GPU; None where each kernel is launched."""
         if not getattr(self.hparams, "cuda_graphs", False):
             return None
+        if self.modulation.weighting is not None:
+            raise UserError(f"cuda_graphs records a step's weights: leave it False with {self.modulation.rule}")
         if self.hparams.training_signal_len is None:
             raise UserError("cuda_graphs wants mixtures of one length: give training_signal_len, such as 4 (seconds)")
         return Replay(self._gradients_to_keep, keeps=self.modules.buffers()) if self.device_type == "cuda" else None
@@ -160,7 +171,10 @@ class UnifiedBrain(sb.Brain):
         self.on_fit_batch_start(batch, should_step)
         losses, loss, gradients = None, torch.zeros(()), None
         if batch is not None:
+            if should_step:
+                self.conflict_null.see(batch, self.optimizer_step, self.optimizer)
             losses, loss, gradients = self._losses_and_gradients(batch)
+            self.weight_learning.remember(batch, losses)
             self.window_loss.append(loss)
             self.totals.add(losses)
         self.joint_step.add(gradients)
@@ -175,39 +189,14 @@ class UnifiedBrain(sb.Brain):
         windows = -(-self.step // self.grad_accumulation_factor)
         return avg_loss + (float(loss) - avg_loss) / windows
 
-    def _losses_and_gradients(self, batch):
-        """Losses of a batch, their mean total and the `BatchGradients`."""
-        scale = self._loss_scale()
-        # What depends on lengths cannot be recorded.
-        if self.replay is None or (batch.lengths != batch.mixture.shape[1]).any():
-            return self._compute_gradients(batch, scale)
-        losses, loss, gradients = self.replay(batch.to(self.device, non_blocking=True), scale)
-        # The next batch writes over them.
-        if self.grad_accumulation_factor > 1:
-            loss, gradients = loss.clone(), gradients.clone()
-        return losses, loss, gradients
-
-    def _compute_gradients(self, batch, scale):
-        """The same, each kernel launched as usual."""
-        with self.training_ctx:
-            losses = self.compute_forward(batch, sb.Stage.TRAIN)
-            loss = self.compute_objectives(losses, batch, sb.Stage.TRAIN).detach()
-        return losses, loss, self.joint_step.gradients(losses, scale)
-
-    def _gradients_to_keep(self, batch, scale):
-        """As `_compute_gradients`, without the history of the losses, which a recorded step would keep."""
-        losses, loss, gradients = self._compute_gradients(batch, scale)
-        return losses.detach(), loss, gradients
-
-    def _loss_scale(self):
-        return self.scaler.scale(torch.ones((), device=self.device)) if self.scaler.is_enabled() else None
-
     def optimizers_step(self) -> float:
         """Merge the two gradients, un-scale once, clip, step; without a kept utterance or a finite gradient, no step.
 
         Returns the mean loss of the window's batches on this rank, 0 without any.
         """
-        count, finite = self.joint_step.merge(self._loss_scale())
+        of_steps = getattr(self.hparams, "modulated", "gradient") == "step"
+        factors = adam_factors(self.optimizer, self.joint_step.shared) if of_steps else None
+        count, finite = self.joint_step.merge(self._loss_scale(), factors)
         loss = torch.stack(self.window_loss).mean() if self.window_loss else torch.zeros_like(count)
         self.window_loss = []
         # The one wait for the device.
@@ -224,6 +213,7 @@ class UnifiedBrain(sb.Brain):
             self.optimizer_step += 1
             if self.average is not None:
                 self.average.update()
+        self.weight_learning.learn(step)
         self.optimizer.zero_grad(set_to_none=True)
         if not finite and not self.scaler.is_enabled():
             self._nonfinite_step()
@@ -291,6 +281,7 @@ class UnifiedBrain(sb.Brain):
         elif not self.step:  # resumed inside the epoch: its statistics were recovered
             self.totals = LossTotals()
             self.modulation.reset()
+            self.conflict_null.reset()
 
     def evaluate_batch(self, batch: Batch | None, stage: sb.Stage) -> torch.Tensor:
         """Add the losses and SI-SNR improvement of a validation batch; the mean is read at the end, NaN until then."""
@@ -351,7 +342,7 @@ class UnifiedBrain(sb.Brain):
         if self.records is None:
             self.records = Records(self.hparams.output_folder, self.hparams.tensorboard)
         conflict = "conflict_rate" in self.train_stats  # absent where one task trains alone, or no step was taken
-        self.records.write(numbers, self.modulation.table() if conflict else None, epoch)
+        self.records.write(numbers, self.modulation.table() if conflict else None, epoch, self.conflict_null.table())
 
     # Test
 

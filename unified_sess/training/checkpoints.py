@@ -16,6 +16,7 @@ from speechbrain.utils.distributed import ddp_barrier, if_main_process
 from speechbrain.utils.logger import get_logger
 
 from unified_sess.gradient_modulation import GradientModulation
+from unified_sess.training.conflict_null import ConflictNull
 from unified_sess.utils.errors import UserError
 
 logger = get_logger(__name__)
@@ -186,11 +187,11 @@ def fused_as_made(optimizer: torch.optim.Optimizer, state: dict) -> dict:
     return state | {"param_groups": [group | made for group in state["param_groups"]]}
 
 
-def save_statistics(modulation: GradientModulation, path: str | Path) -> None:
-    """Write the statistics of the two gradients, which an epoch collects."""
-    torch.save(modulation.state_dict(), path)
+def save_statistics(statistics: GradientModulation | ConflictNull, path: str | Path) -> None:
+    """Write the statistics of gradients, which an epoch collects, and what the rule remembers."""
+    torch.save(statistics.state_dict(), path)
 
 
-def load_statistics(modulation: GradientModulation, path: str | Path, end_of_epoch: bool) -> None:
-    """Read the statistics of the two gradients back."""
-    modulation.load_state_dict(torch.load(path, weights_only=True))
+def load_statistics(statistics: GradientModulation | ConflictNull, path: str | Path, end_of_epoch: bool) -> None:
+    """Read what `save_statistics` wrote."""
+    statistics.load_state_dict(torch.load(path, weights_only=True))

@@ -309,6 +309,8 @@ SETTINGS = {
     # The two tasks
     "gradient_modulation": Rule(),
     "granularity": WordChoice(words=("tensor", "module", "global")),
+    "equal_norms": Flag(absent=False),
+    "modulated": WordChoice(words=("gradient", "step"), absent="gradient"),
     "enhancement_weight": Number(least=0, most=1e6),
     "separation_loss": WordChoice(words=("si_snr", "snr"), absent="si_snr"),
     "enhancement_loss": WordChoice(
@@ -321,6 +323,7 @@ SETTINGS = {
     "detach_clean_features": Flag(),
     "threshold": Number(least=-1000, most=1000, unit="dB", optional=True),
     "gradient_statistics": Flag(),
+    "conflict_null_steps": Whole(least=0, most=LARGEST_COUNT, absent=0),
     # Training
     "number_of_epochs": Whole(least=1, most=LARGEST_COUNT),
     "batch_size": Whole(least=1, most=100_000),
