@@ -129,7 +129,7 @@ def queue(names: list[str] | None = None, seeds: list[int] | None = None) -> lis
         if name in decisive:
             return seed  # 1, 2, 3
         if name == ALONE or ROWS[name].part == "front":
-            return 1.5 if seed == FIRST_SEED[0] else seed + 0.5
+            return 2.05 if seed == FIRST_SEED[0] else seed + 0.5
         return {"control": 2.1, "rule": 2.2, "where": 2.3}[ROWS[name].part] + (seed != FIRST_SEED[0])
 
     runs = [(name, seed) for name in names or ROWS for seed in ROWS[name].seeds if seed in (seeds or ROWS[name].seeds)]
