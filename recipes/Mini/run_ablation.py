@@ -32,8 +32,9 @@ from unified_sess.utils.files import atomic_path
 from unified_sess.utils.parallel import available_cores
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
+from ablation_figures import difference_figure, front_figure
 from ablation_rows import ALONE, BASE, EXPERIMENT, LAYERS, ROWS, queue
-from ablation_table import SETS, write_ablation
+from ablation_table import SETS, ablation_table, finished_runs, markdown, total_seconds
 from warm_start import write_warm_start
 
 TRAIN_SCRIPT = EXPERIMENT.parents[2] / "train.py"
@@ -152,6 +153,25 @@ def train_all(runs: Sequence[Run], sets: dict[str, tuple[Manifest, int]], jobs: 
         for future in [pool.submit(train, run) for run in waiting]:
             future.result()
             bar.update()
+
+
+def write_ablation(folder: Path) -> str:
+    """Write `ablation.csv`, `ablation.md`, `fronts.png` and `differences.png`; returns the table as Markdown."""
+    runs = finished_runs(folder)
+    if not runs:
+        raise UserError(f"{folder} holds no finished run yet: run the ablation without --table-only")
+    table = ablation_table(runs)
+    hours = total_seconds(runs) / 3600
+    count = sum(map(len, runs.values()))
+    text = f"{markdown(table)}\n\n{count} runs, {hours:.1f} hours of training and testing.\n"
+    with atomic_path(folder / "ablation.csv") as temporary:
+        table.to_csv(temporary, index=False, float_format="%.4f")
+    with atomic_path(folder / "ablation.md") as temporary:
+        Path(temporary).write_text(text, encoding="utf-8")
+    for name, figure in (("fronts.png", front_figure(runs)), ("differences.png", difference_figure(table))):
+        with atomic_path(folder / name) as temporary:
+            figure.savefig(temporary, dpi=120, format="png")
+    return text
 
 
 def slug(name: str) -> str:

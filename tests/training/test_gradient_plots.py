@@ -7,7 +7,7 @@ import random
 import pytest
 from matplotlib.image import imread
 
-from unified_sess.training.gradient_plots import _read, _shortened, draw_gradient_plots
+from unified_sess.training.gradient_plots import _read, draw_gradient_plots, shortened
 from unified_sess.utils.errors import UserError
 
 COLUMNS = ["epoch", "level", "name", "conflict_rate", "cosine", "se_norm", "ss_norm"]
@@ -65,7 +65,7 @@ def test_tensorboard_gets_both(tmp_path):
 
 
 def test_long_names_keep_both_ends():
-    short = _shortened("enhancer.dual_mdl.0." + 9 * "very.long." + "intra_mdl.mdl.layers.11.self_att.att.out_proj")
+    short = shortened("enhancer.dual_mdl.0." + 9 * "very.long." + "intra_mdl.mdl.layers.11.self_att.att.out_proj")
     assert len(short) <= 80 and short.startswith("enhancer.dual") and short.endswith("11.self_att.att.out_proj")
 
 

@@ -6,6 +6,7 @@ intervals' coverage stands in tests/evaluation/test_statistics.py.
 """
 
 from collections.abc import Collection, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from scipy.stats import t as student
@@ -55,7 +56,38 @@ def mean_interval(values: np.ndarray, speakers: Sequence[Collection[str]] | None
     return _interval(*_variance_of_mean(values, speakers))
 
 
-def interval_over_trainings(values: np.ndarray, speakers: Sequence[Collection[str]] | None = None) -> Interval:
+class SeedVariance(NamedTuple):
+    """Variance between trainings that differ by their seed alone, and its degrees of freedom."""
+
+    variance: float
+    freedom: int
+
+
+def pooled_seed_variance(differences: Sequence[np.ndarray]) -> SeedVariance | None:
+    """Variance between the seeds of many comparisons together, as if it were the same in all.
+
+    Arguments
+    ---------
+    differences : list of numpy.ndarray
+        `[seeds, utterances]` of each comparison; those of one seed say nothing here.
+
+    Returns
+    -------
+    pooled : SeedVariance
+        None where no comparison has two seeds.
+    """
+    means = [np.nanmean(values, axis=1) for values in differences if len(values) > 1]
+    freedom = sum(len(of_seeds) - 1 for of_seeds in means)
+    if not freedom:
+        return None
+    return SeedVariance(float(sum(len(m) * m.var() for m in means) / freedom), freedom)
+
+
+def interval_over_trainings(
+    values: np.ndarray,
+    speakers: Sequence[Collection[str]] | None = None,
+    pooled: SeedVariance | None = None,
+) -> Interval:
     """95 % interval of the mean over new trainings, new mixtures and new speakers.
 
     The variance between the means of the trainings is added to that of `mean_interval`; degrees of freedom after
@@ -67,23 +99,50 @@ def interval_over_trainings(values: np.ndarray, speakers: Sequence[Collection[st
         `[seeds, utterances]`; utterances that one training lacks (NaN) are left out.
     speakers : sequence of collections of str
         As in `mean_interval`.
+    pooled : SeedVariance
+        The variance between trainings, known from other comparisons too; None takes that of these trainings.
 
     Returns
     -------
     low, high : float
-        None, None with fewer than `FEWEST_SEEDS` trainings: show those as points.
+        None, None with fewer than `FEWEST_SEEDS` trainings and no pooled variance: show those as points.
     """
-    seeds = len(values)
-    if seeds < FEWEST_SEEDS:
+    error, freedom = error_over_trainings(values, speakers, pooled)
+    if error is None:
         return None, None
     values = np.where(np.isfinite(values).all(0), values, np.nan)
-    centre, variance, freedom = _variance_of_mean(values.mean(0), speakers)
+    return _interval(float(np.nanmean(values)), error**2, freedom)
+
+
+def error_over_trainings(
+    values: np.ndarray,
+    speakers: Sequence[Collection[str]] | None = None,
+    pooled: SeedVariance | None = None,
+) -> tuple[float, float] | tuple[None, None]:
+    """Standard error of the mean of `interval_over_trainings` and its degrees of freedom, arguments as there."""
+    seeds = len(values)
+    if pooled is None and seeds < FEWEST_SEEDS:
+        return None, None
+    values = np.where(np.isfinite(values).all(0), values, np.nan)
+    _, variance, freedom = _variance_of_mean(values.mean(0), speakers)
     if variance is None:
         return None, None
-    between = np.nanmean(values, axis=1).var(ddof=1) / seeds
+    of_seeds, known = pooled or (np.nanmean(values, axis=1).var(ddof=1), seeds - 1)
+    between = of_seeds / seeds
     total = variance + between
-    freedom = total**2 / (variance**2 / freedom + between**2 / (seeds - 1)) if total > 0 else freedom
-    return _interval(centre, total, freedom)
+    freedom = total**2 / (variance**2 / freedom + between**2 / known) if total > 0 else freedom
+    return float(np.sqrt(total)), float(freedom)
+
+
+def smallest_detectable(error: float, freedom: float, power: float = 0.8) -> float:
+    """The smallest true difference that a two-sided test at 5 % finds with this power, from its standard error.
+
+    Example
+    -------
+    >>> round(smallest_detectable(0.1, 1000), 2)
+    0.28
+    """
+    return float((student.ppf((1 + CONFIDENCE) / 2, freedom) + student.ppf(power, freedom)) * error)
 
 
 def _interval(centre, variance, freedom):

@@ -63,7 +63,7 @@ def draw_gradient_plots(
 
 def cosine_figure(names: Sequence[str], epochs: Sequence[int], cosine: np.ndarray) -> Figure:
     """Heat map of the mean cosine of G_SE and G_SS, `[layers, epochs]`; red is conflict, grey is undefined."""
-    labels = [_shortened(name) for name in names]
+    labels = [shortened(name) for name in names]
     width = 2.2 + 0.075 * max(map(len, labels)) + min(8.0, max(3.5, 0.3 * len(epochs)))
     figure = new_figure(width, 1.5 + max(1.5, ROW_HEIGHT * len(names)))
     axes = figure.add_subplot()
@@ -144,7 +144,7 @@ def _read(csv_path):
     return names, epochs, values
 
 
-def _shortened(name):
+def shortened(name):
     """A long name with its middle left out: the part and the layer's own name say most."""
     if len(name) <= LONGEST_LABEL:
         return name

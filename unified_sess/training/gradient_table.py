@@ -15,7 +15,8 @@ def write_gradient_table(rows: list[dict], epoch: int, path: str | Path) -> Path
     Arguments
     ---------
     rows : list of dict
-        As `GradientModulation.table()` gives them: one a tensor and one a module.
+        As `GradientModulation.table()` gives them: one a tensor and one a module; those of `ConflictNull` also say which
+        `comparison` they are of.
     epoch : int
     path : str or Path
 
@@ -25,7 +26,8 @@ def write_gradient_table(rows: list[dict], epoch: int, path: str | Path) -> Path
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    table = pd.DataFrame([{"epoch": epoch} | row for row in rows], columns=COLUMNS)
+    columns = COLUMNS[:1] + ["comparison"] * ("comparison" in rows[0]) + COLUMNS[1:]
+    table = pd.DataFrame([{"epoch": epoch} | row for row in rows], columns=columns)
     if path.is_file():
         old = pd.read_csv(path)
         earlier = old[old["epoch"] < epoch]

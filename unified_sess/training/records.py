@@ -4,6 +4,7 @@ from pathlib import Path
 
 from torch.utils.tensorboard import SummaryWriter
 
+from unified_sess.training.conflict_null_plot import draw_conflict_null
 from unified_sess.training.gradient_plots import draw_gradient_plots
 from unified_sess.training.gradient_table import write_gradient_table
 
@@ -23,7 +24,7 @@ class Records:
         self.folder, self.tensorboard = Path(folder), tensorboard
         self.writer: SummaryWriter | None = None
 
-    def write(self, numbers: dict, gradients: list | None, epoch: int) -> None:
+    def write(self, numbers: dict, gradients: list | None, epoch: int, null: list | None = None) -> None:
         """Write an epoch.
 
         Arguments
@@ -33,6 +34,8 @@ class Records:
         gradients : list of dict
             Rows of `GradientModulation.table()`; None where there was one task alone, or no step in the whole epoch.
         epoch : int
+        null : list of dict
+            Rows of `ConflictNull.table()`; empty or None where it was not measured.
         """
         if self.tensorboard and self.writer is None:
             # What a killed run wrote of this epoch is hidden, so that curves have no double points.
@@ -42,7 +45,10 @@ class Records:
                 for name, value in values.items():
                     self.writer.add_scalar(f"{part}/{name}", value, epoch)
             self.writer.flush()
+        folder = self.folder / "gradients"
+        if null:
+            table = write_gradient_table(null, epoch, folder / "conflict_null.csv")
+            draw_conflict_null(table, folder / "conflict_null.png", self.writer)
         if gradients is not None:
-            folder = self.folder / "gradients"
             table = write_gradient_table(gradients, epoch, folder / "gradients.csv")
             draw_gradient_plots(table, folder, tensorboard=self.writer, epoch=epoch)
