@@ -209,8 +209,18 @@ INTRA = ["--ckpt_interval_steps", "1", "--grad_accumulation_factor", "2"]
             [*INTRA, "--ema_decay", "0.9"],
             {"module": "unified_sess.training.brain", "owner": "module.UnifiedBrain", "method": "fit_batch", "call": 6},
         ),
+        (
+            [*INTRA, "--gradient_modulation", "famo", "--conflict_null_steps", "1"],
+            {"module": "unified_sess.training.brain", "owner": "module.UnifiedBrain", "method": "fit_batch", "call": 6},
+        ),
     ],
-    ids=["inside an accumulation window", "inside a save", "in the second epoch", "with an average of the weights"],
+    ids=[
+        "inside an accumulation window",
+        "inside a save",
+        "in the second epoch",
+        "with an average of the weights",
+        "with learnt weights of the losses",
+    ],
 )
 def test_a_killed_run_ends_as_an_uninterrupted_one(train, tmp_path, options, kill):
     whole, killed = tmp_path / "whole", tmp_path / "killed"

@@ -375,3 +375,44 @@ def test_imports_torch_only():
         others |= {name.split(".")[0] for name in imported - ours}
     assert len(seen) > 1
     assert others - sys.stdlib_module_names == {"torch"}
+
+
+@pytest.mark.parametrize("rule", ["sum", "gm", "pcgrad", "torchjd:MGDA"])
+def test_with_equal_norms_lambda_says_nothing(rule):
+    if rule.startswith("torchjd"):
+        pytest.importorskip("torchjd")
+    generator = torch.Generator().manual_seed(0)
+    se, ss = ([torch.randn(5, 4, generator=generator), torch.randn(3, generator=generator)] for _ in range(2))
+    merged = [GradientModulation(rule, equal_norms=True)([w * g for g in se], ss) for w in (0.01, 100.0)]
+    torch.testing.assert_close(merged[0], merged[1])
+    if rule == "sum":
+        length = [torch.cat([g.flatten() for g in gradients]).norm() for gradients in (se, ss)]
+        torch.testing.assert_close(merged[0], [s + g * length[1] / length[0] for g, s in zip(se, ss)])
+
+
+@pytest.mark.parametrize("granularity", ["tensor", "global"])
+def test_conflict_of_steps_is_taken_out_where_the_weights_go(granularity):
+    generator = torch.Generator().manual_seed(0)
+    se, ss = ([torch.randn(6, generator=generator) for _ in range(20)] for _ in range(2))
+    factors = [torch.rand(6, generator=generator) ** 4 + 1e-3 for _ in range(20)]
+    merged = GradientModulation("gm", granularity)(se, ss, preconditioner=factors)
+
+    def opposes(gradients):
+        """How far the SE part of a merged gradient goes against the SS part, both as steps, at most."""
+        dots = torch.stack([((m - s) * f) @ (s * f) for m, s, f in zip(gradients, ss, factors)])
+        return float((dots if granularity == "tensor" else dots.sum()).min())
+
+    assert opposes(merged) > -1e-5
+    if granularity == "tensor":
+        assert opposes(GradientModulation("gm")(se, ss)) < -1e-3  # the gradient's own projection does not do that
+    same = GradientModulation("gm", granularity)(se, ss, preconditioner=[torch.full((6,), 0.5)] * 20)
+    torch.testing.assert_close(same, GradientModulation("gm", granularity)(se, ss))
+
+
+@pytest.mark.parametrize("name", ["AlignedMTL", "ConFIG", "IMTLG", "UPGrad", "CAGrad(c=0.4)", "Random"])
+def test_torchjd_s_rules_of_the_ablation_run_with_the_extra(name):
+    pytest.importorskip("torchjd")
+    for module in {"UPGrad": ("qpsolvers", "quadprog"), "CAGrad(c=0.4)": ("cvxpy", "clarabel")}.get(name, ()):
+        pytest.importorskip(module)
+    merged = GradientModulation(f"torchjd:{name}", "global")([torch.tensor([-0.5, 1.0])], [torch.tensor([1.0, 0.0])])
+    assert merged[0].shape == (2,) and merged[0].isfinite().all() and merged[0].abs().sum() > 0

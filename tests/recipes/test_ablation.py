@@ -13,6 +13,8 @@ from unified_sess.evaluation.results import Results
 from unified_sess.network import separate
 from unified_sess.training.experiment import Experiment
 from unified_sess.training.pretrained import load_pretrained
+from unified_sess.training.settings import SETTINGS
+from unified_sess.utils.yaml_files import read_yaml
 
 
 @pytest.fixture
@@ -43,15 +45,14 @@ def trained(repository, tmp_path):
     return tmp_path / "trained", modules
 
 
-@pytest.mark.parametrize("name", ["separation-only", "separation-only, larger", "cascade", "unified-gm"])
-def test_every_row_starts_as_the_trained_separator(recipe, trained, name, tmp_path):
+@pytest.mark.parametrize("name", ["sum, warm start", "gm, warm start"])
+def test_a_warm_row_starts_as_the_trained_separator(recipe, trained, name, tmp_path):
     from ablation_rows import EXPERIMENT, ROWS
     from warm_start import write_warm_start
 
-    overrides = ROWS[name].overrides
-    warm = write_warm_start(trained[0], tmp_path / "warm", overrides.get("separator_layers"))
+    overrides = {k: v for k, v in ROWS[name].overrides.items() if k != "scenes"}
     modules = modules_of(EXPERIMENT, tmp_path, **overrides)
-    load_pretrained(modules, str(warm), 8000)
+    load_pretrained(modules, str(write_warm_start(trained[0], tmp_path / "warm")), 8000)
     mixture = torch.randn(2, 4000)
     expected, found = separate(trained[1], mixture).sources, separate(modules, mixture).sources
     assert torch.allclose(found, expected, atol=1e-4 * float(expected.abs().max()))
@@ -70,78 +71,112 @@ def test_an_exported_separator_is_the_same_start(recipe, trained, tmp_path):
         assert first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
 
 
-def test_three_speakers_start_with_the_mean_as_the_third(recipe, trained, tmp_path):
-    from ablation_rows import EXPERIMENT
-    from warm_start import write_warm_start
+@pytest.mark.parametrize("network", [{}, {"network": "recipes/Mini/tfdprnn-tiny.yaml", "separator_layers": 1}])
+def test_the_larger_separator_is_as_large_as_the_unified_network(recipe, repository, tmp_path, network):
+    from ablation_rows import EXPERIMENT, LAYERS, ROWS
 
-    modules = modules_of(EXPERIMENT, tmp_path, num_spks=3)
-    load_pretrained(modules, str(write_warm_start(trained[0], tmp_path / "warm", speakers=3)), 8000)
-    mixture = torch.randn(1, 4000)
-    expected, found = separate(trained[1], mixture).sources, separate(modules, mixture).sources
-    assert torch.allclose(found[..., :2], expected, atol=1e-4 * float(expected.abs().max()))
-    assert found.shape[-1] == 3 and float(found[..., 2].abs().max()) > 0
+    if network:
+        network = network | {"network": str(repository / network["network"])}
 
+    def size(name):
+        row = ROWS[name]
+        layers = network.get("separator_layers", LAYERS) + row.layers
+        modules = modules_of(EXPERIMENT, tmp_path, **(network | row.overrides | {"separator_layers": layers}))
+        return sum(p.numel() for m in modules.values() for p in m.parameters())
 
-def test_the_larger_separator_is_as_large_as_the_unified_network(recipe, tmp_path):
-    from ablation_rows import EXPERIMENT, ROWS
-
-    sizes = [
-        sum(
-            p.numel() for m in modules_of(EXPERIMENT, tmp_path, **ROWS[name].overrides).values() for p in m.parameters()
-        )
-        for name in ("separation-only, larger", "unified-gm")
-    ]
-    assert abs(sizes[0] / sizes[1] - 1) < 0.04
+    assert abs(size("separation alone, as large") / size("gm, lambda 1") - 1) < 0.06
 
 
-def write_run(folder, row, seed, values, data):
+def test_rows_are_what_the_experiment_takes_and_are_compared_with_their_sum(recipe):
+    from ablation_rows import BASE, EXPERIMENT, ROWS
+
+    known = set(read_yaml(EXPERIMENT.read_text(encoding="utf-8"), EXPERIMENT))
+    for name, row in ROWS.items():
+        for key, value in (BASE | row.overrides).items():
+            assert key in known, f"{name}: {key}"
+            if key in SETTINGS and key != "scenes":
+                SETTINGS[key].checked(key, value)
+        if row.sum_row:
+            other = ROWS[row.sum_row]
+            assert other.overrides["gradient_modulation"] == "sum" and other.sum_row is None
+            differing = {k for k in row.overrides if row.overrides[k] != other.overrides.get(k)}
+            assert differing <= {"gradient_modulation", "granularity", "modulated"}, name
+            assert set(row.seeds) <= set(other.seeds) and (row.layers, row.warm) == (other.layers, other.warm)
+
+
+def test_the_queue_runs_what_decides_first_and_every_run_once(recipe):
+    from ablation_rows import DECISIVE, ROWS, queue
+
+    runs = queue()
+    assert len(runs) == len(set(runs)) == sum(len(row.seeds) for row in ROWS.values())
+    first = {f"{rule}, lambda {weight:g}" for rule in ("sum", "gm") for weight in DECISIVE}
+    assert {name for name, _ in runs[: len(first)]} == first and {seed for _, seed in runs[: len(first)]} == {1}
+    position = {run: k for k, run in enumerate(runs)}
+    for name, row in ROWS.items():
+        if row.warm:  # starts from the separator alone of its seed
+            assert all(position["separation alone", seed] < position[name, seed] for seed in row.seeds)
+
+
+def write_run(folder, row, seed, values):
+    """A finished run; `values` are `[2, mixtures]` of enhancement and separation."""
     run = folder / row / str(seed)
     run.mkdir(parents=True)
-    (run / "run.json").write_text(json.dumps({"row": row}), encoding="utf-8")
-    Results([{"ID": f"{data}{k}", "si_snri": v} for k, v in enumerate(values)], ["si_snri"]).save(run)
+    (run / "run.json").write_text(json.dumps({"row": row, "seed": seed}), encoding="utf-8")
+    for name in ("Libri2Mix", "Rooms"):
+        rows = [
+            {"ID": f"{k % 7}-1-{k}_{7 + k % 5}-1-{k}", "se_si_snri": se, "si_snri": ss}
+            for k, (se, ss) in enumerate(values.T)
+        ]
+        (run / name).mkdir()
+        Results(rows, ["se_si_snri", "si_snri"]).save(run / name)
 
 
-def core_rows(folder, seeds, monkeypatch):
-    """Two rows that differ by 0.5 dB, on mixtures that differ by far more; the table."""
+def fronts(folder, seeds, outside, monkeypatch):
+    """A sum on the line from (0, 5) to (2, 3), and gm `outside` of it, on mixtures that differ by far more; the table."""
     import ablation_table
 
     monkeypatch.setattr(ablation_table, "count_parameters", lambda folder: 1)
     random = np.random.default_rng(0)
-    hard = random.normal(0, 5, 60)
+    hard = random.normal(0, 5, (2, 70))
     for seed in seeds:
-        write_run(folder, "separation-only", seed, hard + seed, "u")
-        write_run(folder, "unified-gm", seed, hard + seed + random.normal(0.5, 0.1, 60), "u")
+        for weight, x in (("0.1", 0.0), ("1", 1.0), ("10", 2.0)):
+            point = hard + seed + np.array([[x], [5 - x]])
+            write_run(folder, f"sum, lambda {weight}", seed, point)
+            noise = random.normal(0, 0.1, (2, 70)) + random.normal(0, 0.02)
+            write_run(folder, f"gm, lambda {weight}", seed, point + outside / np.sqrt(2) + noise)
     return ablation_table.ablation_table(ablation_table.finished_runs(folder))
 
 
-def test_differences_are_paired_by_seed_and_mixture(recipe, tmp_path, monkeypatch):
-    table = core_rows(tmp_path, range(1, 6), monkeypatch).set_index("row")
-    row = table.loc["unified-gm"]
-    assert 0.45 < row["low"] < row["difference"] < row["high"] < 0.55
-    assert np.isnan(table.loc["separation-only", "difference"]) and table.loc["separation-only", "seeds"] == 5
-
-
-def test_three_seeds_are_points_because_drawing_them_again_covered_74_percent(recipe, tmp_path, monkeypatch):
+def test_a_rule_outside_the_front_is_found_there_paired_by_seed_and_mixture(recipe, tmp_path, monkeypatch):
+    import ablation_figures
     import ablation_table
 
-    table = core_rows(tmp_path, (1, 2, 3), monkeypatch)
-    row = table.set_index("row").loc["unified-gm"]
-    assert np.isnan([row["low"], row["high"]]).all()
-    points = [float(point) for point in row["points"].split()]
-    assert len(points) == 3 and np.mean(points) == pytest.approx(row["difference"], abs=0.006)
-    cell = ablation_table.markdown(table).splitlines()[-1].split("|")[-3]
-    assert row["points"] in cell and "[" not in cell
-    assert ablation_table.difference_figure(table) is not None
+    table = fronts(tmp_path, (1, 2, 3), 0.5, monkeypatch)
+    row = table[table["set"] == "Rooms"].set_index("row").loc["gm, lambda 1"]
+    assert 0.4 < row["distance_low"] < 0.5 < row["distance_high"] < 0.6 and row["seeds"] == 3
+    assert row["separation_to_sum"] == pytest.approx(0.5 / np.sqrt(2), abs=0.06)
+    assert 0 < row["distance_detectable"] < 0.15
+    assert table.set_index("row").loc["sum, lambda 1", "distance"].isna().all()
+    text = ablation_table.markdown(table)
+    assert text.count("| gm, lambda 1 | 3 |") == 2 and "could detect" in text
+    runs = ablation_table.finished_runs(tmp_path)
+    assert ablation_figures.front_figure(runs) and ablation_figures.difference_figure(table)
 
 
-def test_every_row_with_two_losses_is_compared_with_their_sum(recipe):
-    from ablation_rows import ROWS, sum_of
+def test_a_point_on_the_line_of_the_sum_lies_on_its_front(recipe, tmp_path, monkeypatch):
+    table = fronts(tmp_path, (1, 2), 0.0, monkeypatch)
+    rows = table[table["row"].str.startswith("gm")]
+    assert (rows["distance"].abs() < 0.06).all()
+    assert ((rows["distance_low"] < 0) & (0 < rows["distance_high"])).mean() > 0.8
 
-    sums = {name: sum_of(name) for name in ROWS if sum_of(name)}
-    assert sums.pop("unified-gm, lambda 10") == "unified, lambda 10"
-    assert sums.pop("three speakers, unified-gm") == "three speakers, unified"
-    assert {sums[name] for name in ("unified-gm", "pcgrad", "remedy", "unified-gm, granularity global")} == {"unified"}
-    assert not sums.keys() & {"unified", "cascade", "separation-only", "unified, lambda 1", "three speakers, unified"}
+
+def test_a_single_seed_is_a_point(recipe, tmp_path, monkeypatch):
+    import ablation_table
+
+    table = fronts(tmp_path, (1,), 0.5, monkeypatch)
+    rows = table[table["row"] == "gm, lambda 1"]
+    assert rows["distance"].notna().all() and rows["distance_low"].isna().all()
+    assert "[" not in ablation_table.markdown(table) and "could detect" not in ablation_table.markdown(table)
 
 
 def test_runs_of_different_mixtures_are_refused(recipe, tmp_path, monkeypatch):
@@ -150,23 +185,27 @@ def test_runs_of_different_mixtures_are_refused(recipe, tmp_path, monkeypatch):
     from unified_sess.utils.errors import UserError
 
     monkeypatch.setattr(ablation_table, "count_parameters", lambda folder: 1)
-    write_run(tmp_path, "separation-only", 1, [1.0, 2.0], "u")
-    write_run(tmp_path, "unified-gm", 1, [1.0, 2.0], "v")
+    write_run(tmp_path, "sum, lambda 1", 1, np.ones((2, 5)))
+    write_run(tmp_path, "gm, lambda 1", 1, np.ones((2, 6)))
     with pytest.raises(UserError, match="different mixtures"):
         ablation_table.ablation_table(ablation_table.finished_runs(tmp_path))
 
 
-def test_trains_rows_writes_the_table_and_goes_on(repository, tmp_path):
-    make_corpus(tmp_path / "mini" / "Libri2Mix", (("train-100", 2), ("dev", 1), ("test", 2)), seconds=0.5)
+def test_trains_rows_on_both_sets_draws_the_fronts_and_goes_on(repository, tmp_path):
+    for name in ("Libri2Mix", "Rooms"):
+        make_corpus(tmp_path / "mini" / name, (("train-100", 2), ("dev", 1), ("test", 2)), seconds=0.5)
     command = [sys.executable, repository / "recipes/Mini/run_ablation.py", "--data", tmp_path / "mini", "--seeds", "1"]
-    command += ["--output", tmp_path / "out", "--rows", "separation-only", "unified-gm"]
-    short = ["--", "--number_of_epochs", "1", "--audio_examples", "0", "--tensorboard", "False"]
+    command += ["--output", tmp_path / "out", "--layers", "1", "--rows", "separation alone", "gm, warm start"]
+    short = ["--", "--network", repository / "recipes/Mini/tfdprnn-tiny.yaml", "--number_of_epochs", "1"]
+    short += ["--scenes", "null", "--training_signal_len", "0.3"]
     ended = subprocess.run([*command, *short], check=False, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
-    assert "| unified-gm | 1 |" in ended.stdout and "| separation-only | 1 |" in ended.stdout
-    for name in ("ablation.csv", "ablation.md", "ablation.png", "curves.png"):
+    for row in ("separation alone", "gm, warm start"):
+        assert ended.stdout.count(f"| {row} | 1 |") == 2
+    assert "2 runs" in ended.stdout
+    for name in ("ablation.csv", "ablation.md", "fronts.png", "differences.png"):
         assert (tmp_path / "out" / name).stat().st_size > 0
-    results = tmp_path / "out" / "unified-gm" / "1" / "test_results.json"
+    results = tmp_path / "out" / "gm-warm-start" / "1" / "Rooms" / "test_results.json"
     before = results.stat().st_mtime_ns
     again = subprocess.run([*command, *short], check=False, capture_output=True, text=True)
     assert again.returncode == 0 and results.stat().st_mtime_ns == before

@@ -248,7 +248,14 @@ def test_every_setting_of_the_experiments_is_in_the_table(default):
     for file in files:
         lines = file.read_text(encoding="utf-8").splitlines()
         names = {line.split(":")[0] for line in lines if line[:1].isalpha() and ":" in line and "!n" not in line}
-        assert names - set(SETTINGS) <= {"network", "modules", "enhancer", "separator_layers", "lr_scheduler"}, file
+        assert names - set(SETTINGS) <= {
+            "network",
+            "modules",
+            "enhancer",
+            "separator_layers",
+            "enhancer_layers",
+            "lr_scheduler",
+        }, file
 
 
 def test_options_of_a_saved_experiment_take_effect_everywhere(default, tmp_path):

@@ -274,3 +274,13 @@ def test_a_step_waits_for_no_value(rule):
         assert modules["encoder"].weight.grad.shape == modules["decoder"].weight.grad.shape == (4, 4)
         with pytest.raises(DataDependentOutputException):
             bool(finite)
+
+
+@pytest.mark.parametrize("enhancement", ["feature_distance", "log_feature_distance", "snr"])
+def test_the_sum_in_one_pass_is_the_sum_in_two_and_leaves_the_decoder_to_separation(enhancement):
+    modules, batch = tiny_modules(), random_batch([400, 400])
+    choice = LossChoice("si_snr", enhancement)
+    apart, together = (one_step(modules, [batch], "sum", choice=choice, statistics=two) for two in (True, False))
+    assert_close(together, apart)
+    alone = one_step(modules, [batch], "sum", choice=LossChoice("si_snr", None)._replace(enhancement=None))
+    assert_close({"decoder": together["decoder.weight"]}, {"decoder": alone["decoder.weight"]})

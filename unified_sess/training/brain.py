@@ -72,7 +72,8 @@ class UnifiedBrain(BatchPasses, sb.Brain):
         self.modulation = self.hparams.modulation
         weight, threshold = self.hparams.enhancement_weight, self.hparams.threshold
         self.joint_step = JointStep(self.network, self.modulation, weight, threshold, self.hparams.gradient_statistics)
-        self.weight_learning = WeightLearning(self.joint_step, self._losses_now)
+        self.losses_asked = self.loss_choice = LossChoice.of(self.hparams, self.joint_step.with_enhancement)
+        self.weight_learning = WeightLearning(self.joint_step, self._losses_now, self.loss_choice.floors)
         every = getattr(self.hparams, "conflict_null_steps", 0)
         self.conflict_null = ConflictNull(self.joint_step, every, self._gradients_apart)
         if self.checkpointer is not None:
@@ -86,7 +87,6 @@ class UnifiedBrain(BatchPasses, sb.Brain):
             self.average = WeightAverage(self.modules, self.hparams.ema_decay)
             if self.checkpointer is not None:
                 self.checkpointer.add_recoverable("average", self.average, optional_load=True)
-        self.losses_asked = self.loss_choice = LossChoice.of(self.hparams, self.joint_step.with_enhancement)
         self.replay = self._make_replay()
         schedule = getattr(self.hparams, "lr_scheduler", None), getattr(self.hparams, "warmup_steps", 0)
         self.learning_rate = LearningRate(self.hparams.lr, self.hparams.lr_factors, *schedule)

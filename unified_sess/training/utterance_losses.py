@@ -76,6 +76,11 @@ class LossChoice(NamedTuple):
         """The choice for validation, where earlier steps do not count."""
         return self._replace(step_weight=0.0)
 
+    @property
+    def floors(self) -> tuple[float, float]:
+        """The lowest that L_SE and L_SS count for, in their units: a loss in dB stops at the limit."""
+        return 0.0 if self.enhancement == "feature_distance" else -self.limit, -self.limit
+
     def check(self) -> "LossChoice":
         """The choice itself; raises `UserError` for a loss that does not exist."""
         known = (

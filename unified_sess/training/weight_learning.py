@@ -19,11 +19,20 @@ class WeightLearning:
         Of the training.
     losses_of : callable
         A batch to its `UtteranceLosses`, without gradients.
+    floors : pair of floats
+        Lowest values of L_SE and L_SS, from which the weighting counts.
     """
 
-    def __init__(self, joint_step: JointStep, losses_of: Callable[[Batch], UtteranceLosses]) -> None:
+    def __init__(
+        self,
+        joint_step: JointStep,
+        losses_of: Callable[[Batch], UtteranceLosses],
+        floors: tuple[float, float],
+    ) -> None:
         self.joint_step, self.losses_of = joint_step, losses_of
         self.weighting = joint_step.modulation.weighting if joint_step.with_enhancement else None
+        if self.weighting is not None:
+            self.weighting.floors = floors
         self.window: list[tuple[Batch, torch.Tensor]] = []  # batches of the step and which utterances take part
 
     def remember(self, batch: Batch, losses: UtteranceLosses) -> None:
