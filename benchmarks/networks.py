@@ -5,6 +5,7 @@
     python benchmarks/networks.py sepformer --seconds 1 2 4 8 16 --device cuda --precision bf16 --cuda-graphs
     python benchmarks/networks.py convtasnet --mode separate --seconds 60
     python benchmarks/networks.py sepformer --seconds 4 --threads 2 --pairs 10 --apart
+    python benchmarks/networks.py sepreformer-b --public .. --seconds 1 4 --device cuda --precision bf16 --cuda-graphs
 
 Stock and ours take turns in one process (first theirs, then ours, `--pairs` times); times are medians, the speed-up is
 the median of the ratios of neighbours. `train` is forward, backward and an Adam step through the whole network,
@@ -15,6 +16,8 @@ SpeechBrain's dual-path model cannot be recorded, since it pads with zeros that 
 With `--apart` (CPU) they take turns in processes of their own, ours keeps freed memory as `train.py` does, and the first
 three turns do not count, in which glibc learns what to keep: nearer to two trainings than sharing one process, where
 each finds the memory as the other left it.
+With `--public FOLDER` the separator alone, without enhancer, stands beside the authors' own code (`public_networks.py`),
+SepReformer with the sources of all its stages in training.
 On a machine that does other work besides, `--threads 1` and the processor time (second ratio, CPU) are steadier.
 """
 
@@ -32,7 +35,7 @@ from pathlib import Path
 import torch
 from hyperpyyaml import load_hyperpyyaml
 
-from unified_sess.network import MODULE_NAMES, separate
+from unified_sess.network import MODULE_NAMES, NoEnhancer, separate
 from unified_sess.training.cuda_graphs import CALLS_BEFORE, Replay
 from unified_sess.utils.allocator import keep_freed_memory
 from unified_sess.utils.errors import UserError
@@ -40,13 +43,22 @@ from unified_sess.utils.errors import UserError
 FOLDER = Path(__file__).resolve().parent.parent / "hparams" / "networks"
 
 
-def build(name: str, stock: bool, device: str, overrides: dict) -> torch.nn.ModuleDict:
-    """The network of a file, or the same with SpeechBrain's classes in the place of ours."""
+def build(name: str, stock: bool, device: str, overrides: dict, public: Path | None = None) -> torch.nn.ModuleDict:
+    """The network of a file, or the same with SpeechBrain's classes in the place of ours.
+
+    With a folder of public code it is the separator alone, or the public one in its place.
+    """
     text = (FOLDER / f"{name}.yaml").read_text(encoding="utf-8")
-    if stock:
+    if stock and public is None:
         text = text.replace("!new:unified_sess.nnet.", "!new:speechbrain.lobes.models.")
         text = re.sub(r"^ +activation_checkpointing:.*\n", "", text, flags=re.MULTILINE)
     settings = load_hyperpyyaml(text, overrides)
+    if public is not None:
+        settings["enhancer"] = NoEnhancer()
+    if stock and public is not None:
+        from public_networks import public_separator  # beside this script
+
+        settings["masknet"] = public_separator(settings["masknet"], public, settings)
     return torch.nn.ModuleDict({module: settings[module] for module in MODULE_NAMES}).to(device)
 
 
@@ -57,7 +69,7 @@ class Runner:
         self, network: torch.nn.ModuleDict, arguments: argparse.Namespace, sample_rate: int, recorded: bool = False
     ) -> None:
         self.network, self.arguments, self.sample_rate, self.recorded = network, arguments, sample_rate, recorded
-        self.parameters = list(network.parameters())
+        self.parameters = [p for p in network.parameters() if p.requires_grad]
         self.optimizer = torch.optim.Adam(self.parameters, lr=1e-5, fused=True)
         self.start()
 
@@ -104,8 +116,9 @@ class Runner:
 
     def gradients_of(self, signal: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         with self.precision():
-            output = separate(self.network, signal)
-        return torch.autograd.grad((output.sources.float() ** 2).mean(), self.parameters, allow_unused=True)
+            output = separate(self.network, signal, all_steps=True)
+        total = sum((sources.float() ** 2).mean() for sources in (output.sources, *output.earlier))
+        return torch.autograd.grad(total, self.parameters, allow_unused=True)
 
     def separate(self, signal: torch.Tensor) -> None:
         with torch.no_grad(), self.precision():
@@ -147,7 +160,8 @@ def serve(stock: bool, arguments: argparse.Namespace, sample_rate: int, connecti
 
 def runner_of(stock: bool, arguments: argparse.Namespace, sample_rate: int, recorded: bool = False) -> Runner:
     overrides = {"activation_checkpointing": True} if arguments.checkpointing and not stock else {}
-    return Runner(build(arguments.network, stock, arguments.device, overrides), arguments, sample_rate, recorded)
+    network = build(arguments.network, stock, arguments.device, overrides, arguments.public)
+    return Runner(network, arguments, sample_rate, recorded)
 
 
 def synchronize(device: str) -> None:
@@ -224,6 +238,7 @@ def main() -> None:
     parser.add_argument("--cuda-graphs", action="store_true", help="ours recorded and replayed (GPU, train)")
     parser.add_argument("--apart", action="store_true", help="each network in a process of its own (CPU)")
     parser.add_argument("--checkpointing", action="store_true", help="ours with activation checkpointing")
+    parser.add_argument("--public", type=Path, help="folder with the authors' code (SepReformer, TF-Locoformer)")
     arguments = parser.parse_args()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)

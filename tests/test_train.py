@@ -14,6 +14,8 @@ import torch
 import yaml
 
 from tests.corpus import make_corpus
+from tests.model_io.results import trees
+from unified_sess.model_io.module_tree import TreeDumper, as_yaml
 from unified_sess.training.loss_totals import Validation
 
 OPTIONS = ["--batch_size", "2", "--number_of_epochs", "2", "--audio_examples", "1", "--training_signal_len", "0.5"]
@@ -213,6 +215,11 @@ INTRA = ["--ckpt_interval_steps", "1", "--grad_accumulation_factor", "2"]
             [*INTRA, "--gradient_modulation", "famo", "--conflict_null_steps", "1"],
             {"module": "unified_sess.training.brain", "owner": "module.UnifiedBrain", "method": "fit_batch", "call": 6},
         ),
+        (
+            [*INTRA, "--network", "sepreformer.yaml", "--step_weight", "0.4", "--step_decay", "[1,0.5,1]"]
+            + ["--step_loss", "magnitude", "--warmup_steps", "3", "--weight_decay", "0.01"],
+            {"module": "unified_sess.training.brain", "owner": "module.UnifiedBrain", "method": "fit_batch", "call": 6},
+        ),
     ],
     ids=[
         "inside an accumulation window",
@@ -220,9 +227,12 @@ INTRA = ["--ckpt_interval_steps", "1", "--grad_accumulation_factor", "2"]
         "in the second epoch",
         "with an average of the weights",
         "with learnt weights of the losses",
+        "with dropout, batch norms, a warm-up and losses at earlier steps",
     ],
 )
 def test_a_killed_run_ends_as_an_uninterrupted_one(train, tmp_path, options, kill):
+    networks = {name: as_yaml(tree) for name, tree in trees("sepreformer").items()}
+    (tmp_path / "sepreformer.yaml").write_text(yaml.dump(networks, Dumper=TreeDumper))
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     train(*options, output=whole)
     train(*options, output=killed, kill=kill, expect=-9)

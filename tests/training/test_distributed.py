@@ -14,7 +14,12 @@ import torch.multiprocessing as mp
 from tests.networks import random_batch
 from unified_sess.gradient_modulation import GradientModulation
 from unified_sess.training import distributed
-from unified_sess.training.distributed import average_gradients, broadcast_parameters, lost_process_is_one_line
+from unified_sess.training.distributed import (
+    average_buffers,
+    average_gradients,
+    broadcast_parameters,
+    lost_process_is_one_line,
+)
 from unified_sess.training.joint_step import JointStep
 from unified_sess.training.loss_totals import Validation
 from unified_sess.training.utterance_losses import UtteranceLosses
@@ -95,7 +100,11 @@ def _all_cases(rank, world):
         for parameter in modules.parameters():
             parameter += rank
     broadcast_parameters(modules)
+    norm = torch.nn.BatchNorm1d(3).double()
+    norm.running_mean += rank
+    average_buffers(norm)
     return {
+        "buffers": norm.running_mean,
         "cases": [train(case, world, rank) for case in CASES],
         "broadcast": [p.detach() for p in modules.parameters()],
     }
@@ -116,6 +125,7 @@ def test_ranks_equal_one_process(world, tmp_path):
                 torch.testing.assert_close(a, b, rtol=limit, atol=limit, msg=str(case))
                 assert torch.equal(a, c), "ranks drift apart"
     for result in results:
+        torch.testing.assert_close(result["buffers"], torch.full((3,), (world - 1) / 2, dtype=torch.float64))
         for a, b in zip(result["broadcast"], network(torch.float64).parameters()):
             assert torch.equal(a, b)
 
