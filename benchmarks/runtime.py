@@ -5,7 +5,7 @@ Each run is a process of its own, torch and ONNX in turns; a pair is one of each
 environment with the small package alone (`pip install ./packaging/runtime`), else both run in this one. Other work on
 the machine makes seconds longer, and processor time hardly: both are printed, as medians over the pairs.
 
-    python benchmarks/runtime.py [--onnx-python fresh/bin/python] [--model FOLDER] [--pairs 5] [--seconds 60] [--recording FILE]
+    python benchmarks/runtime.py [--onnx-python fresh/bin/python] [--network bandsplit-small] [--pairs 5] [--seconds 60] [--recording FILE]
 """
 
 import argparse
@@ -43,6 +43,7 @@ def main() -> None:
     parser.add_argument("--torch-python", default=sys.executable, help="Python with the whole package")
     parser.add_argument("--onnx-python", default=sys.executable, help="Python with the small package")
     parser.add_argument("--model", help="model folder with model.onnx; without it the model that ships")
+    parser.add_argument("--network", help="a file of hparams/networks instead, with random weights, 3 people, 16 kHz")
     parser.add_argument("--pairs", type=int, default=5, help="runs of each")
     parser.add_argument("--seconds", type=float, default=60, help="of the long recording")
     parser.add_argument("--cores", type=int, nargs="*", default=[1, 2], help="cores that a process may use")
@@ -56,9 +57,33 @@ def main() -> None:
         short, long = Path(folder, "short.wav"), Path(folder, "long.wav")
         for path, seconds in ((short, SHORT), (long, options.seconds)):
             soundfile.write(path, samples(seconds, options.recording), RATE)
+        if options.network:
+            options.model = str(make_model(Path(folder, "model"), options.network))
         compare(short, SHORT, 1, options)
         for cores in options.cores:
             compare(long, options.seconds, cores, options)
+
+
+def make_model(folder: Path, network: str) -> Path:
+    """A model folder with model.onnx of a network with random weights."""
+    import torch
+    from hyperpyyaml import load_hyperpyyaml
+
+    from unified_sess.model_io.model_files import save_model
+    from unified_sess.model_io.model_folder import ONNX, ModelConfig
+    from unified_sess.model_io.module_tree import trees_of_experiment
+    from unified_sess.model_io.onnx_export import to_onnx
+    from unified_sess.training.experiment import Experiment
+
+    torch.manual_seed(0)
+    options = {"network": network, "num_spks": 3, "sample_rate": RATE, "output_folder": str(folder)}
+    text = Experiment(Path(__file__).resolve().parent.parent / "hparams/unified.yaml", options).text
+    modules = load_hyperpyyaml(text)["modules"]
+    config = ModelConfig(trees_of_experiment(text, network)[0], 3, RATE)
+    folder.mkdir(exist_ok=True)
+    save_model(folder, config, modules)
+    (folder / ONNX).write_bytes(to_onnx(config, modules))
+    return folder
 
 
 def samples(seconds: float, recording: str | None) -> np.ndarray:
