@@ -1,5 +1,6 @@
 """The small package: it separates without torch, imports only what it declares, and installs from the sources alone."""
 
+import ast
 import importlib.metadata
 import json
 import os
@@ -93,6 +94,28 @@ def test_it_imports_only_what_it_declares(repository, wheel, recording, tmp_path
     installed = {_plain(name) for module in imported for name in owners.get(module, ())}
     strange = installed - _with_requirements(declared) - _started_by_python()
     assert not strange - {"unified-sess", "unified-sess-runtime"}, strange
+
+
+def test_its_files_import_nothing_heavy_and_nothing_that_is_left_out(wheel):
+    """Inside functions neither; only the command names what the whole package alone has."""
+    with zipfile.ZipFile(wheel) as file:
+        sources = {name: file.read(name) for name in file.namelist() if name.endswith(".py")}
+    for name, source in sources.items():
+        if name in ("unified_sess/cli.py", "unified_sess/inference/__init__.py"):
+            continue
+        for module in _imports(ast.parse(source)):
+            assert module.partition(".")[0] not in HEAVY, (name, module)
+            path = module.replace(".", "/")
+            own = module.startswith("unified_sess.")
+            assert not own or {f"{path}.py", f"{path}/__init__.py"} & sources.keys(), (name, module)
+
+
+def _imports(tree):
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module
 
 
 def test_its_wheel_is_small_and_whole(wheel):
