@@ -44,11 +44,16 @@ def main() -> None:
     parser.add_argument("--onnx-python", default=sys.executable, help="Python with the small package")
     parser.add_argument("--model", help="model folder with model.onnx; without it the model that ships")
     parser.add_argument("--network", help="a file of hparams/networks instead, with random weights, 3 people, 16 kHz")
+    parser.add_argument(
+        "--agreement", action="store_true", help="how far ONNX is from torch by length, and nothing else"
+    )
     parser.add_argument("--pairs", type=int, default=5, help="runs of each")
     parser.add_argument("--seconds", type=float, default=60, help="of the long recording")
     parser.add_argument("--cores", type=int, nargs="*", default=[1, 2], help="cores that a process may use")
     parser.add_argument("--recording", help="sound file to take both recordings from; without it noise")
     options = parser.parse_args()
+    if options.agreement:
+        return agreement(options.model)
     print(f"load of the machine at the start: {os.getloadavg()[0]:.1f}")
     print(
         "| recording, cores | runtime | s | s of processor time | peak MB | real-time factor |\n|---|---|---|---|---|---|"
@@ -62,6 +67,21 @@ def main() -> None:
         compare(short, SHORT, 1, options)
         for cores in options.cores:
             compare(long, options.seconds, cores, options)
+
+
+def agreement(source: str | None) -> None:
+    """A table of the largest deviation of a folder's model.onnx from torch, as a share of the largest sample, by length."""
+    from unified_sess.model_io import onnx_export
+    from unified_sess.model_io.model_files import load_model
+    from unified_sess.model_io.model_folder import ONNX, find_model
+
+    folder = find_model(source)
+    config, modules = load_model(folder)
+    print("| s | mixtures at once | largest deviation |\n|---|---|---|")
+    for trial in onnx_export.TRIALS:
+        onnx_export.TRIALS = (trial,)
+        deviation = onnx_export.check_onnx((folder / ONNX).read_bytes(), config, modules)
+        print(f"| {trial[0]:g} | {trial[1]} | {deviation:.1e} |", flush=True)
 
 
 def make_model(folder: Path, network: str) -> Path:
