@@ -31,6 +31,9 @@ SEEDS = (1, 2, 3)
 FIRST_SEED = SEEDS[:1]
 
 
+TORCHJD = tuple(f"torchjd:{name}" for name in ("AlignedMTL", "ConFIG", "IMTLG", "UPGrad", "CAGrad(c=0.4)"))
+
+
 class AblationRow(NamedTuple):
     """One row of the table.
 
@@ -92,21 +95,8 @@ ROWS = {
     "cascade": AblationRow({"enhancement_weight": 0}, "control"),  # with the enhancer, without its loss
     **_front("sum"),
     **_front("gm"),
-    **{
-        name: _rule(name)
-        for name in (
-            "pcgrad",
-            "remedy",
-            "random",
-            "uncertainty",
-            "famo",
-            "torchjd:AlignedMTL",
-            "torchjd:ConFIG",
-            "torchjd:IMTLG",
-            "torchjd:UPGrad",
-            "torchjd:CAGrad(c=0.4)",
-        )
-    },
+    **{name: _rule(name) for name in ("pcgrad", "remedy", "random", "uncertainty", "famo")},
+    **{name: _rule(name, granularity="global") for name in TORCHJD},  # over the whole shared gradient, as published
     # Where it should help
     **_where("warm start", warm=True, lr=0.0005),
     **_where("equal norms", equal_norms=True),

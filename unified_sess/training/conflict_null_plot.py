@@ -35,12 +35,14 @@ def null_figure(table: pd.DataFrame) -> Figure:
     comparisons = [name for name in COMPARISONS if name in set(table["comparison"])]
     heat = 1.6 + max(1.2, ROW_HEIGHT * len(names))
     figure = new_figure(11, 3.6 + heat)
-    grid = figure.add_gridspec(2, 2, height_ratios=(3.6, heat))
+    grid = figure.add_gridspec(2, 3, height_ratios=(3.6, heat), width_ratios=(1, 1, 0.7))
     _draw_lines(
         figure.add_subplot(grid[0, 0]), table, comparisons, "conflict_rate", "conflict rate of the tensors", 0.5
     )
     _draw_lines(figure.add_subplot(grid[0, 1]), table, comparisons, "cosine", "mean cosine of the tensors", 0.0)
-    figure.axes[1].legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+    beside = figure.add_subplot(grid[0, 2])
+    beside.axis("off")
+    beside.legend(*figure.axes[0].get_legend_handles_labels(), fontsize=8, frameon=False, loc="upper left")
     _draw_layers(figure, figure.add_subplot(grid[1, :]), layers, names, comparisons)
     return figure
 
