@@ -2,9 +2,9 @@
 
 Most of speech's energy and harmonics lie below 2 to 3 kHz. Gathering what is above into wide bands lets a signal at
 16 kHz cost what one at 8 kHz does (compare BSRNN, Luo and Yu 2023, and TIGER, arXiv 2410.01469). Every point has weights
-of its own on the way in and out; between them recurrent paths along frequency and time share theirs. One cell of such
-paths runs several times, each time behind a small adapter, and masks can be read after each: so how much work a
-signal gets can be chosen when separating (compare TISDiSS, arXiv 2509.15666).
+of its own on the way in and out; between them recurrent paths along frequency and time share theirs. Such paths make a
+cell. Cells run one after the other, or one of them several times, each time behind a small adapter, and masks can be
+read after each run: so how much work a signal gets can be chosen when separating (compare TISDiSS, arXiv 2509.15666).
 """
 
 import math
@@ -22,7 +22,7 @@ SMALL_POWER_SHARE = 1e-4  # share of a frequency's power under which its real or
 
 
 class BandSplitNet(nn.Module):
-    """Masks from one recurrent cell over bands and time that runs `repeats` times.
+    """Masks from recurrent cells over bands and time that run `repeats` times.
 
     Arguments
     ---------
@@ -37,9 +37,11 @@ class BandSplitNet(nn.Module):
     frequency_hidden : int
         Units in each direction of an LSTM along frequency.
     num_layers : int
-        Pairs of a path along frequency and one along time in the cell.
+        Pairs of a path along frequency and one along time in a cell.
     repeats : int
-        How often the cell runs at most.
+        Runs of a cell at most.
+    cells : int
+        Cells with weights of their own that take turns, 1 to `repeats`: 1 runs the same cell again and again.
     num_spks : int
         Masks: number of speakers, or 1 for an enhancer.
     block : int
@@ -50,7 +52,7 @@ class BandSplitNet(nn.Module):
     Attributes
     ----------
     effort : int
-        How often the cell runs, 1 to `repeats`; may be set at any time.
+        Runs of a cell, 1 to `repeats`; may be set at any time.
 
     Example
     -------
@@ -68,12 +70,16 @@ class BandSplitNet(nn.Module):
         frequency_hidden: int = 64,
         num_layers: int = 1,
         repeats: int = 1,
+        cells: int = 1,
         num_spks: int = 2,
         block: int = 4,
         causal: bool = False,
     ) -> None:
         super().__init__()
+        if not 1 <= cells <= repeats:
+            raise ValueError(f"cells must be from 1 to repeats, {repeats}, not {cells}")
         self.num_spks, self.repeats, self.effort, self.causal = num_spks, repeats, repeats, causal
+        self.num_layers, self.cells = num_layers, cells
         self.split = _Split(frequencies, bands, channels, causal)
         self.adapters = nn.ModuleList(_Adapter(channels) for _ in range(repeats))
         self.layers = nn.ModuleList(
@@ -83,7 +89,7 @@ class BandSplitNet(nn.Module):
                     "time": RecurrentPath(channels, hidden, block, causal),
                 }
             )
-            for _ in range(num_layers)
+            for _ in range(cells * num_layers)  # of one cell after the other
         )
         self.masks = _Masks(frequencies, bands, channels, num_spks)
 
@@ -93,7 +99,7 @@ class BandSplitNet(nn.Module):
         return self.masks(x, features)
 
     def steps(self, features: torch.Tensor) -> list[torch.Tensor]:
-        """Masks after each run of the cell, a list; the last are those of `forward`."""
+        """Masks after each run of a cell, a list; the last are those of `forward`."""
         return [self.masks(x, features) for x in self._runs(features)]
 
     @torch.no_grad()
@@ -106,9 +112,10 @@ class BandSplitNet(nn.Module):
 
     def _runs(self, features):
         x = self.split(level_and_phase(features, self.causal))
-        for adapter in self.adapters[: self.effort]:
+        for run, adapter in enumerate(self.adapters[: self.effort]):
             x = adapter(x)
-            for layer in self.layers:
+            first = run % self.cells * self.num_layers
+            for layer in self.layers[first : first + self.num_layers]:
                 x = layer["frequency"](x)
                 x = layer["time"](x.transpose(1, 2)).transpose(1, 2)
             yield x

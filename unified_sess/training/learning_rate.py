@@ -96,3 +96,36 @@ class LearningRate:
 
     def _factor(self, name):
         return float(self.factors.get(name, 1.0))
+
+
+class FallAtEnd:
+    """A rate that stays and falls linearly to nothing over the last epochs, so that a training can be prolonged.
+
+    Give more epochs while the rate is still constant, and the fall comes later.
+
+    Arguments
+    ---------
+    lr : float
+        The rate.
+    epochs : int
+        Of the whole training.
+    falling : int
+        How many of them, at the end, have less than the whole rate; 0 keeps it.
+
+    Example
+    -------
+    >>> schedule = FallAtEnd(0.001, epochs=10, falling=4)
+    >>> [schedule(epoch)[1] for epoch in (5, 6, 7, 9)]
+    [0.001, 0.0008, 0.0006, 0.0002]
+    """
+
+    def __init__(self, lr: float, epochs: int, falling: int = 0) -> None:
+        self.lr, self.epochs, self.falling = lr, epochs, falling
+
+    def __call__(self, epoch: int) -> tuple[float, float]:
+        """The rate of an epoch and that of the next; SpeechBrain's interface."""
+        return self._rate(epoch - 1), self._rate(epoch)
+
+    def _rate(self, done):
+        left = max(0, self.epochs - done)
+        return self.lr * min(1.0, left / (self.falling + 1))

@@ -333,6 +333,7 @@ SETTINGS = {
     "weight_decay": Number(least=0, most=1, absent=0.0),
     "plateau_factor": Number(least=0, most=1, above=True),
     "plateau_patience": Whole(least=0, most=LARGEST_COUNT),
+    "falling_epochs": Whole(least=0, most=LARGEST_COUNT),
     "dont_halve_until_epoch": Whole(least=0, most=LARGEST_COUNT),
     "max_grad_norm": Number(least=-1, most=1e9),
     "silence_threshold": Number(least=-120, most=-1e-9, unit="dB", optional=True, absent=None),
