@@ -123,8 +123,9 @@ def _dynamic(settings, part):
     active = (scenes or {}).get("active")
     silent = isinstance(active, list) and any(active[: settings["num_spks"]])
     if silent and settings.get("separation_loss", "si_snr") == "si_snr":
-        raise UserError(
-            "scenes: active has people who never speak, of whom the loss si_snr says nothing: give --separation_loss snr"
+        logger.warning(
+            "scenes: si_snr says nothing of people who never speak, so silence is not learnt: a start, after which "
+            "--separation_loss snr goes on"
         )
     return DynamicMixingDataset(
         settings["speech_folder"],
