@@ -10,7 +10,9 @@ from speechbrain.nnet.losses import get_si_snr_with_pitwrapper
 
 from tests.networks import random_batch, tiny_modules
 from unified_sess.losses import (
+    LEVEL_WEIGHT,
     feature_distance,
+    leveled_si_snr,
     limited_snr,
     log_feature_distance,
     pit_limited_snr,
@@ -91,7 +93,7 @@ def test_the_clean_features_carry_gradient_unless_detached():
     assert not torch.allclose(*gradients)
 
 
-IN_DB = [LossChoice("snr", "log_feature_distance"), LossChoice("snr", "snr"), LossChoice("si_snr", "snr")]
+IN_DB = [LossChoice("snr", "log_feature_distance"), LossChoice("si_snr_level", "snr"), LossChoice("si_snr", "snr")]
 
 
 @pytest.mark.parametrize("noise_db", [-40, -20, -5, 0, 10])
@@ -110,6 +112,28 @@ def test_limited_snr_knows_level_and_polarity_where_si_snr_does_not():
     for estimate in (-target, 0.1 * target, 3 * target):
         assert si_snr(estimate, target) > 60
         assert limited_snr(estimate, target, target) < 1
+
+
+def test_leveled_si_snr_is_limited_si_snr_less_the_error_of_level():
+    target = torch.randn(3, 4000, dtype=torch.float64)
+    noise = torch.randn(3, 4000, dtype=torch.float64)
+    noise -= (noise * target).sum(-1, keepdim=True) / target.square().sum(-1, keepdim=True) * target
+    for gain in (0.1, 1.0, 1.5, -1.0):
+        estimate = gain * (target + 0.3 * noise)
+        limited = limited_snr(target + 0.3 * noise, target, target)  # of the same shape at the right level
+        expected = limited - LEVEL_WEIGHT * abs(1 - gain)
+        torch.testing.assert_close(leveled_si_snr(estimate, target, target), expected, atol=1e-4, rtol=0)
+
+
+def test_training_by_snr_silences_what_it_cannot_separate_and_leveled_si_snr_does_not():
+    target, others = torch.randn(1, 3000), 4 * torch.randn(1, 3000)  # a direct path 12 dB below the rest of the room
+    mixture = target + others
+    slopes = {}
+    for ratio in (limited_snr, leveled_si_snr):
+        gain = torch.tensor(0.6, requires_grad=True)
+        (slopes[ratio],) = torch.autograd.grad(-ratio(gain * mixture, target, mixture).sum(), gain)
+    assert slopes[limited_snr] > 0 > slopes[leveled_si_snr]  # a step against the slope lowers, or raises the output
+    assert leveled_si_snr(0 * mixture, target, mixture) < leveled_si_snr(mixture, target, mixture) - 20
 
 
 @pytest.mark.parametrize("level", [1e-3, 1.0])

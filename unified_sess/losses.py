@@ -1,18 +1,20 @@
 """Losses of the two tasks, one value an utterance; lower is better.
 
-Separation: PIT SI-SNR (the paper), or an SNR with a soft limit that also knows level, polarity and silent sources; for
+Separation: PIT SI-SNR (the paper), or one with a soft limit that also knows level, polarity and silent sources; for
 the earlier steps of a separator also the SI-SNR of magnitudes.
 Enhancement: the squared distance of features (the paper), its ratio in dB, or the SNR of the enhanced mixture.
 """
 
 import itertools
+from collections.abc import Callable
 from functools import lru_cache
 
 import torch
 
 EPS = 1e-8
 SILENCE_DB = -60.0  # a source that far below its mixture never speaks
-SEPARATION_LOSSES = ("si_snr", "snr")
+LEVEL_WEIGHT = 5.0  # dB for an estimate that is silent, or twice as large as its target
+SEPARATION_LOSSES = ("si_snr", "snr", "si_snr_level")
 STEP_LOSSES = ("as_last", "magnitude")  # of a separator's earlier steps
 ENHANCEMENT_LOSSES = ("feature_distance", "log_feature_distance", "snr")
 
@@ -157,8 +159,53 @@ def limited_snr(
     return -10 * torch.log10(wrong / (reference + EPS) + 10 ** (-limit / 10))
 
 
-def pit_limited_snr(
+def leveled_si_snr(
     estimates: torch.Tensor, targets: torch.Tensor, mixture: torch.Tensor, limit: float = 30.0
+) -> torch.Tensor:
+    """SI-SNR in dB with a soft limit, less what the estimate's level is off; for a silent target as `limited_snr`.
+
+    Where sources are far below the mixture, as the direct path in a room is, an estimate near zero has an SNR of 0 dB
+    and nearly every other one less, so that training by SNR makes outputs silent before it has learnt to separate.
+    SI-SNR sees shape alone and has no such way out. What it does not see is added: `LEVEL_WEIGHT` dB times |1 - gain|,
+    with the gain a of the target in the estimate, <estimate, target> / |target|^2, which knows polarity too.
+
+    Arguments
+    ---------
+    estimates, targets, mixture, limit
+        As of `limited_snr`.
+
+    Returns
+    -------
+    ratio : torch.Tensor
+        `[...]`, dB; higher is better.
+
+    Example
+    -------
+    >>> s = torch.sin(torch.arange(800) / 5.0)
+    >>> [leveled_si_snr(gain * s, s, s).round().item() for gain in (1.0, 0.5, 2.0, -1.0)]
+    [30.0, 28.0, 25.0, 20.0]
+    """
+    whole, wanted = mixture.square().sum(-1), targets.square().sum(-1)
+    silent = wanted <= 10 ** (SILENCE_DB / 10) * whole
+    gain = (estimates * targets).sum(-1) / (wanted + EPS)
+    off = (estimates - gain.unsqueeze(-1) * targets).square().sum(-1)
+    # As in si_snr, an estimate of nothing but zeros is a bad one.
+    ratio = gain.square() * wanted / (off + EPS) + EPS
+    shape = -10 * torch.log10(1 / ratio + 10 ** (-limit / 10))
+    left = estimates.square().sum(-1) / (whole + EPS)
+    silence = -10 * torch.log10(left + 10 ** (-limit / 10))
+    return torch.where(silent, silence, shape - LEVEL_WEIGHT * (1 - gain).abs())
+
+
+LIMITED_RATIOS = {"snr": limited_snr, "si_snr_level": leveled_si_snr}
+
+
+def pit_limited_snr(
+    estimates: torch.Tensor,
+    targets: torch.Tensor,
+    mixture: torch.Tensor,
+    limit: float = 30.0,
+    ratio: Callable[..., torch.Tensor] = limited_snr,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Permutation-invariant negative `limited_snr` of each utterance, silent sources included.
 
@@ -170,6 +217,8 @@ def pit_limited_snr(
         `[batch, time]`.
     limit : float
         dB.
+    ratio : callable
+        `limited_snr` or `leveled_si_snr`.
 
     Returns
     -------
@@ -178,7 +227,7 @@ def pit_limited_snr(
     permutation : torch.Tensor
         As of `pit_si_snr`.
     """
-    table = limited_snr(
+    table = ratio(
         estimates.transpose(1, 2).unsqueeze(2),
         targets.transpose(1, 2).unsqueeze(1),
         mixture.unsqueeze(1).unsqueeze(1),

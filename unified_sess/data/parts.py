@@ -125,7 +125,7 @@ def _dynamic(settings, part):
     if silent and settings.get("separation_loss", "si_snr") == "si_snr":
         logger.warning(
             "scenes: si_snr says nothing of people who never speak, so silence is not learnt: a start, after which "
-            "--separation_loss snr goes on"
+            "--separation_loss si_snr_level goes on"
         )
     return DynamicMixingDataset(
         settings["speech_folder"],

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from unified_sess.gradient_modulation import GradientModulation
+from unified_sess.losses import SEPARATION_LOSSES
 from unified_sess.network import ENHANCED_FROM, MODULE_NAMES
 from unified_sess.utils.errors import UserError
 from unified_sess.utils.yaml_files import read_yaml
@@ -312,7 +313,7 @@ SETTINGS = {
     "equal_norms": Flag(absent=False),
     "modulated": WordChoice(words=("gradient", "step"), absent="gradient"),
     "enhancement_weight": Number(least=0, most=1e6),
-    "separation_loss": WordChoice(words=("si_snr", "snr"), absent="si_snr"),
+    "separation_loss": WordChoice(words=SEPARATION_LOSSES, absent=SEPARATION_LOSSES[0]),
     "enhancement_loss": WordChoice(
         words=("feature_distance", "log_feature_distance", "snr"), absent="feature_distance"
     ),

@@ -34,7 +34,8 @@ class UtteranceLosses(NamedTuple):
 class LossChoice(NamedTuple):
     """Which losses train the two tasks; the defaults are the paper's.
 
-    separation : "si_snr" (the paper), or "snr": with a soft limit; knows level, polarity and silent sources.
+    separation : "si_snr" (the paper), or with a soft limit "si_snr_level" or "snr", which know level, polarity and
+        silent sources.
     enhancement : "feature_distance" (the paper), or in dB "log_feature_distance" or "snr" (of the enhanced mixture);
         None leaves the task out.
     limit : dB, at which the losses in dB stop rewarding.
@@ -153,7 +154,9 @@ def _separation_loss(estimates, sources, mixture, choice):
     estimates = estimates.to(sources.dtype)  # sums over a whole utterance lose too much in half precision
     if choice.separation == "si_snr":
         return losses.pit_si_snr(estimates, sources)[0]
-    return losses.pit_limited_snr(estimates, sources, mixture, choice.limit)[0]
+    return losses.pit_limited_snr(estimates, sources, mixture, choice.limit, losses.LIMITED_RATIOS[choice.separation])[
+        0
+    ]
 
 
 def _step_loss(estimates, sources, mixture, choice):
