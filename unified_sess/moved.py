@@ -49,7 +49,6 @@ MOVED = {
     "nnet.global_norm": "nnet.kernels.global_norm",
     "nnet.gpu_layer": "nnet.kernels.gpu_layer",
     "nnet.prelu": "nnet.kernels.prelu",
-    "nnet.row_blocks": "nnet.kernels.row_blocks",
     "pretrained": "training.pretrained",
     "rule_description": "gradient_modulation.rule_description",
     "show_network": "model_io.show_network",

@@ -135,6 +135,19 @@ def test_runs_of_the_cell_share_their_weights():
     assert five - one == 4 * (8 * 8 + 8)  # only the adapters are more
 
 
+def test_cells_with_weights_of_their_own_take_turns():
+    network, features = small(repeats=4, cells=2), torch.randn(1, 66, 9)
+    one = sum(p.numel() for p in small(repeats=4).layers.parameters())
+    assert sum(p.numel() for p in network.layers.parameters()) == 2 * one
+    with torch.no_grad():
+        steps = network.steps(features)
+        network.layers[1]["time"].linear.weight.zero_()  # of the second cell
+        changed = network.steps(features)
+    assert [torch.equal(a, b) for a, b in zip(steps, changed)] == [True, False, False, False]
+    with pytest.raises(ValueError, match="cells must be from 1 to repeats, 2, not 3"):
+        small(repeats=2, cells=3)
+
+
 def test_bands_that_do_not_fit_are_named():
     with pytest.raises(ValueError, match="cover 32 frequencies, not 33"):
         BandSplitNet(33, bands=[[8, 2], [24, 6]])

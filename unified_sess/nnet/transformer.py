@@ -13,7 +13,6 @@ from torch.utils.checkpoint import checkpoint
 from unified_sess.nnet import kernels
 from unified_sess.nnet.attention import attend
 from unified_sess.nnet.kernels.gpu_layer import NormProjections, OutputFeedForward, cast_together, weights_of
-from unified_sess.nnet.kernels.row_blocks import norm_projections, output_feed_forward
 
 
 class SBTransformerBlock(dual_path.SBTransformerBlock):
@@ -77,18 +76,12 @@ def encoder_layer(layer: Any, x: torch.Tensor, copies: list[torch.Tensor] | None
     x = x.reshape(-1, shape[2])
     if copies is not None:
         return _gpu_layer(layer, x, copies, shape).view(shape)
-    qkv: Sequence[torch.Tensor]
+    before = layer.norm1(x) if layer.normalize_before else x
+    qkv = F.linear(before, attention.in_proj_weight, attention.in_proj_bias).chunk(3, dim=1)
     if not layer.normalize_before:
-        qkv = F.linear(x, attention.in_proj_weight, attention.in_proj_bias).chunk(3, dim=1)
         x = layer.norm1(x + layer.dropout1(attention.out_proj(_attend(attention, qkv, shape))))
         return layer.norm2(x + layer.dropout2(feed_forward(x))).view(shape)
-
-    x, qkv = norm_projections(x, layer.norm1.norm, attention.in_proj_weight, attention.in_proj_bias, parts=3)
-    attended = _attend(attention, qkv, shape)
-    if _is_plain(layer):
-        wide, _, _, narrow = feed_forward
-        return output_feed_forward(x, attended, attention.out_proj, layer.norm2.norm, wide, narrow).view(shape)
-    x = x + layer.dropout1(attention.out_proj(attended))
+    x = x + layer.dropout1(attention.out_proj(_attend(attention, qkv, shape)))
     return (x + layer.dropout2(feed_forward(layer.norm2(x)))).view(shape)
 
 

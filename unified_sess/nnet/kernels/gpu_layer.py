@@ -4,7 +4,7 @@ A training step of these networks waits for the processor that launches the kern
 own need half the launches of single operations: mixed precision casts the weights of all layers at once, gradients of
 weights leave the matrix product in single precision, and nothing is recorded in between. Of a layer only its input,
 query, key and value, what attention gave and the sum with it are kept; norms and hidden layer are computed again.
-A CPU, where a matrix product costs more than memory, has `unified_sess.nnet.kernels.row_blocks` instead.
+On a CPU, where a matrix product costs more than memory, PyTorch's operations are as fast.
 """
 
 from collections.abc import Sequence
