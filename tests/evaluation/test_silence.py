@@ -1,0 +1,61 @@
+"""The silence threshold is chosen where most scenes have as many loud outputs as people."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from unified_sess.evaluation.silence import choose_silence_threshold, keep_silence_threshold, measure_outputs
+from unified_sess.inference.separating import Separator
+from unified_sess.utils.errors import UserError
+
+
+class TwoOutputs(Separator):
+    """Gives the mixture, and the mixture 30 dB lower."""
+
+    def __init__(self):
+        self.sample_rate, self.num_spks = 8000, 2
+
+    def separate_batch(self, mixtures):
+        return torch.stack((mixtures * 10 ** (-30 / 20), mixtures), dim=2)
+
+
+def test_levels_are_relative_to_the_mixture_and_people_are_counted():
+    speech = torch.randn(8000)
+    scenes = [
+        {"mixture": speech, "sources": torch.stack((speech, 0 * speech), dim=1)},
+        {"mixture": speech, "sources": torch.stack((speech, 0.1 * speech), dim=1)},
+    ]
+    levels, people = measure_outputs(TwoOutputs(), scenes)
+    np.testing.assert_allclose(levels, [[0, -30]] * 2, atol=1e-3)
+    assert people.tolist() == [1, 2]
+
+
+def test_the_threshold_lies_between_voices_and_silence_whatever_their_order():
+    random = np.random.default_rng(0)
+    people = random.integers(0, 4, 50)
+    voices, silence = random.uniform(-20, 0, (50, 3)), random.uniform(-50, -30, (50, 3))
+    levels = np.sort(np.where(np.arange(3) < people[:, None], voices, silence), axis=1)[:, ::-1]
+    threshold, right = choose_silence_threshold(levels, people)
+    assert -30 < threshold < -20
+    assert right == 1.0
+
+
+def test_of_people_and_silence_that_overlap_the_most_are_right():
+    levels = np.array([[0.0, -20.0], [0.0, -22.0], [0.0, -21.0]])
+    threshold, right = choose_silence_threshold(levels, np.array([2, 1, 1]))
+    assert (-21 < threshold <= -20) and right == 1.0
+    assert choose_silence_threshold(levels, np.array([1, 2, 2]))[1] == pytest.approx(2 / 3)
+
+
+def test_nothing_but_the_threshold_changes_in_a_model_folder(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"sample_rate": 8000, "num_spks": 2}))
+    keep_silence_threshold(tmp_path, -32.5)
+    assert json.loads((tmp_path / "config.json").read_text()) == {
+        "sample_rate": 8000,
+        "num_spks": 2,
+        "silence_threshold": -32.5,
+    }
+    with pytest.raises(UserError, match="cannot be read"):
+        keep_silence_threshold(tmp_path / "none", -30.0)

@@ -1,0 +1,81 @@
+"""Where an output holds nobody: the silence threshold of a model, chosen on scenes of known people."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from unified_sess.inference.activity import frame_powers, loudest_second
+from unified_sess.inference.separating import Separator
+from unified_sess.losses import SILENCE_DB
+from unified_sess.utils.errors import UserError
+from unified_sess.utils.files import atomic_path
+
+CHOICES = np.arange(-60.0, -9.5, 0.5)  # dB
+
+
+def measure_outputs(model: Separator, items: Iterable[dict]) -> tuple[np.ndarray, np.ndarray]:
+    """How loud each output is in scenes, and how many people speak in them.
+
+    Arguments
+    ---------
+    model : Separator
+        One that has learnt level and silence.
+    items : iterable of dict
+        Scenes with `mixture` `[time]` and `sources` `[time, speakers]`, as of `MixtureDataset`.
+
+    Returns
+    -------
+    levels : numpy.ndarray
+        `[scenes, outputs]`: loudest second in dB relative to that of the mixture, from loud to quiet.
+    people : numpy.ndarray
+        `[scenes]`.
+    """
+    levels, people = [], []
+    for item in items:
+        mixture, sources = torch.as_tensor(item["mixture"]), torch.as_tensor(item["sources"])
+        outputs = model.separate_batch(mixture[None])[0].cpu().numpy()
+        loudest = loudest_second(frame_powers(np.column_stack((outputs, mixture.numpy())), model.sample_rate))
+        levels.append(np.sort(10 * np.log10(np.maximum(loudest[:-1], 1e-20) / max(loudest[-1], 1e-20)))[::-1])
+        speak = sources.square().sum(0) > 10 ** (SILENCE_DB / 10) * mixture.square().sum()
+        people.append(int(speak.sum()))
+    return np.array(levels), np.array(people)
+
+
+def choose_silence_threshold(levels: np.ndarray, people: np.ndarray) -> tuple[float, float]:
+    """The threshold in dB under which most scenes have as many loud outputs as people.
+
+    Arguments
+    ---------
+    levels, people : numpy.ndarray
+        Of `measure_outputs`.
+
+    Returns
+    -------
+    threshold : float
+        dB; of several that are equally good the middle one.
+    right : float
+        Share of the scenes whose people it counts rightly.
+
+    Example
+    -------
+    >>> levels = np.array([[-3.0, -5.0], [-2.0, -40.0], [-1.0, -35.0]])
+    >>> choose_silence_threshold(levels, np.array([2, 1, 1]))
+    (-19.5, 1.0)
+    """
+    right = (((levels[:, :, None] >= CHOICES).sum(1)) == people[:, None]).mean(0)
+    best = CHOICES[right == right.max()]
+    return float(best[len(best) // 2]), float(right.max())
+
+
+def keep_silence_threshold(model_folder: str | Path, threshold: float) -> None:
+    """Write a threshold in dB into the `config.json` of a model folder, whole or not at all."""
+    path = Path(model_folder) / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({error}): give the folder of an exported model") from None
+    with atomic_path(path) as new:
+        Path(new).write_text(json.dumps(config | {"silence_threshold": threshold}, indent=2) + "\n", encoding="utf-8")
