@@ -95,7 +95,7 @@ def test_results_of_another_runtime_are_not_taken_for_its_own(folder, recording,
         (["--device", "cuda"], "leave --device out"),
         (["--model", "absent.onnx"], "cannot read absent.onnx"),
         (["--model", "FOLDER/model.safetensors"], "is a file: give the folder"),
-        (["--model", "EMPTY"], "has no model.onnx: write it with unified-sess export"),
+        (["--model", "EMPTY"], "has no model.onnx: the whole package writes it, unified-sess export"),
     ],
 )
 def test_what_it_cannot_do_is_one_line(arguments, said, folder, recording, tmp_path, capsys):

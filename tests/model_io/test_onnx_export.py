@@ -87,5 +87,6 @@ def test_exporting_again_takes_the_onnx_file_of_before_away(tmp_path, short_tria
     folder = export(tmp_path / "results", tmp_path / "model", onnx=True, plain=True)
     again = export(folder, tmp_path / "again", onnx=True, plain=True)  # a model folder is exported as well
     assert {path.name for path in again.iterdir()} == {"README.md", CONFIG, "model.safetensors", ONNX}
+    assert "[batch, time, 2]" in (again / "README.md").read_text()
     export(tmp_path / "results", again, plain=True)
-    assert not (again / ONNX).exists()
+    assert not (again / ONNX).exists() and ONNX not in (again / "README.md").read_text()

@@ -53,7 +53,7 @@ class OnnxSeparator:
         path = find_model(source, (ONNX,)) / ONNX
         if not path.is_file():
             raise UserError(
-                f"{path.parent} has no {ONNX}: write it with unified-sess export {path.parent} {path}, or leave out --runtime onnx"
+                f"{path.parent} has no {ONNX}: the whole package writes it, unified-sess export {path.parent} {path}"
             )
         return cls(read_onnx(path), name)
 

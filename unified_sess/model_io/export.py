@@ -106,9 +106,9 @@ def export(
         (folder / name).unlink(missing_ok=True)
     if not plain:
         _write_for_speechbrain(folder, config, modules)
-    write_model_card(folder, config, modules, evaluations)
     if as_onnx is not None:
         _write(folder / ONNX, as_onnx)
+    write_model_card(folder, config, modules, evaluations)
     save_model(folder, config, modules)
     if not evaluations:
         logger.warning(f"{results} has no {MEASURES}: the model card carries no numbers")

@@ -7,7 +7,7 @@ from pathlib import Path
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from torch import nn
 
-from unified_sess.model_io.model_folder import ModelConfig
+from unified_sess.model_io.model_folder import ONNX, ModelConfig
 from unified_sess.utils.errors import UserError
 from unified_sess.utils.files import atomic_path, read_text
 from unified_sess.utils.metric_names import metric_label
@@ -37,6 +37,14 @@ sources = model.separate_file("mixture.wav")  # [1, time, {num_spks}] at {sample
 
 ```
 unified-sess separate mixture.wav --model "FOLDER OR HUB ID" --output-dir separated
+```
+"""
+WITHOUT_TORCH = """
+Without torch, `model.onnx` (opset 17) takes `mixture` `[batch, time]` at {sample_rate} Hz, float32 of any length, and gives `sources`
+`[batch, time, {num_spks}]` and `enhanced` `[batch, time]`; its metadata say the rest.
+
+```
+unified-sess separate mixture.wav --model model.onnx --output-dir separated
 ```
 """
 SPEECHBRAIN = """
@@ -88,6 +96,8 @@ def write_model_card(
         parameters=sum(p.numel() for module in modules.values() for p in module.parameters()) / 1e6,
         results=_table(evaluations),
     )
+    if (Path(folder) / ONNX).is_file():
+        text += WITHOUT_TORCH.format(num_spks=config.num_spks, sample_rate=config.sample_rate)
     if (Path(folder) / "hyperparams.yaml").is_file():
         text += SPEECHBRAIN
     with atomic_path(Path(folder) / "README.md") as temporary:

@@ -78,7 +78,10 @@ def to_onnx(config: ModelConfig, modules: Mapping[str, nn.Module], half: bool = 
         if key != "modules" and value is not None:
             model.metadata_props.add(key=key, value=value if isinstance(value, str) else json.dumps(value))
     data = model.SerializeToString()
-    check_onnx_file(data, "the new ONNX file")  # so that what is written can be read
+    try:
+        check_onnx_file(data, "it")  # what is written can be read
+    except UserError as error:
+        raise _refused(modules, str(error).partition(":")[0]) from None
     check_onnx(data, config, modules)
     return data
 
