@@ -109,6 +109,16 @@ def test_checkpointing_changes_no_gradient(dropout):
         torch.testing.assert_close(one, other)
 
 
+def test_half_precision_is_near_and_has_gradients():
+    network, features = small(), torch.randn(2, 18, 40)
+    wanted = network(features)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = network(features)
+    assert 0 < (found.float() - wanted).norm() < 0.03 * wanted.norm()
+    gradients = torch.autograd.grad(found.float().square().sum(), list(network.parameters()), allow_unused=True)
+    assert all(g is None or (g.isfinite().all() and g.dtype is torch.float32) for g in gradients)
+
+
 def test_sizes_that_do_not_fit_are_named():
     for changes in ({"channels": 9}, {"width": 6}):
         with pytest.raises(ValueError, match="must be a multiple"):

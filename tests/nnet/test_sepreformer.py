@@ -138,6 +138,16 @@ def test_two_backward_passes_go_through_a_network_that_saves_memory():
     torch.testing.assert_close(once, again)
 
 
+def test_half_precision_is_near_and_has_gradients():
+    network, features = small().eval(), torch.randn(2, 6, 40)
+    wanted = network(features)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = network(features)
+    assert 0 < (found.float() - wanted).norm() < 0.03 * wanted.norm()
+    gradients = torch.autograd.grad(found.float().square().sum(), list(network.parameters()), allow_unused=True)
+    assert all(g is None or (g.isfinite().all() and g.dtype is torch.float32) for g in gradients)
+
+
 def test_sizes_that_do_not_fit_are_named():
     with pytest.raises(ValueError, match="multiple of nhead"):
         SepReformer(6, channels=9, nhead=2)

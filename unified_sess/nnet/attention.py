@@ -44,6 +44,11 @@ def attend(
     return F.scaled_dot_product_attention(query, key, value, bias, dropout)
 
 
+def at_least_single(x: torch.Tensor) -> torch.Tensor:
+    """In single precision what has half of it, such as a sum that many layers add to."""
+    return x.float() if x.dtype.itemsize < 4 else x
+
+
 def rotations(steps: int, width: int, device: torch.device) -> torch.Tensor:
     """Turns of rotary positions as complex numbers `[steps, width / 2]` (Su et al., arXiv 2104.09864).
 
@@ -65,8 +70,7 @@ def rotate(x: torch.Tensor, turns: torch.Tensor) -> torch.Tensor:
     >>> torch.allclose(rotate(x, turns).norm(dim=1), x.norm(dim=1))
     True
     """
-    exact = x.float() if x.dtype.itemsize < 4 else x
-    turned = torch.view_as_complex(exact.unflatten(-1, (-1, 2))) * turns
+    turned = torch.view_as_complex(at_least_single(x).unflatten(-1, (-1, 2))) * turns
     return torch.view_as_real(turned).flatten(-2).to(x.dtype)
 
 

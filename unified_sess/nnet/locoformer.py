@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from unified_sess.nnet.attention import SelfAttention, attend, rotate, rotations
+from unified_sess.nnet.attention import SelfAttention, at_least_single, attend, rotate, rotations
 
 GRID_EPS = 1e-5
 
@@ -92,11 +92,12 @@ class TFLocoformer(nn.Module):
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Returns `[sources, batch, 2 * frequencies, frames]` for features `[batch, 2 * frequencies, frames]`."""
-        features = features.float() if features.dtype.itemsize < 4 else features
+        features = at_least_single(features)
         # In two stages: over a minute at once fp32 loses digits.
         scale = features.square().mean(1, keepdim=True).mean(2, keepdim=True).clamp_min(1e-20).sqrt()
         x = (features / scale).unflatten(1, (2, -1)).transpose(2, 3)  # [batch, 2, frames, frequencies]
-        x = self.norm(self.inputs(x)).permute(0, 2, 3, 1).contiguous()
+        with torch.autocast(x.device.type, enabled=False):  # as published; what the blocks add to stays exact
+            x = self.norm(self.inputs(x)).permute(0, 2, 3, 1).contiguous()
         turns = {
             name: rotations(x.shape[along], self.head_width, x.device)
             for name, along in (("frequency", 2), ("time", 1))
@@ -104,7 +105,8 @@ class TFLocoformer(nn.Module):
         for layer in self.layers:
             for name, block in layer.items():
                 x = self._run(block, x, turns[name])
-        y = self.outputs(x.permute(0, 3, 1, 2)).transpose(2, 3)  # [batch, 2 * sources, frequencies, frames]
+        with torch.autocast(x.device.type, enabled=False):
+            y = self.outputs(x.permute(0, 3, 1, 2)).transpose(2, 3)  # [batch, 2 * sources, frequencies, frames]
         y = y.unflatten(1, (self.num_spks, 2)).flatten(2, 3).transpose(0, 1)
         return y * scale if self.maps else y
 

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from unified_sess.nnet.attention import at_least_single
 from unified_sess.nnet.sepreformer_blocks import (
     DepthwiseConv,
     FrameBatchNorm,
@@ -158,21 +159,21 @@ class SepReformer(nn.Module):
 
     def _stages(self, features: torch.Tensor) -> Iterator[torch.Tensor]:
         """What the decoder starts from and gives after each stage, `[batch * sources, frames, channels]`."""
-        x = self.inputs(self.norm(features).transpose(1, 2))
+        x = at_least_single(self.inputs(self.norm(features).transpose(1, 2)))
         x = F.pad(x, (0, 0, 0, -x.shape[1] % 2**self.stages))
         distances = self._distances(x.shape[1] // 2**self.stages)
         skips = []
         for stage, half in zip(self.encoder, [*self.halves, None]):
             x = self._through(stage, x, distances)
             skips.append(self.split(x))
-            x = x if half is None else half(x)
+            x = x if half is None else at_least_single(half(x))
         x = skips.pop()
         yield x
         for fusion, stage in zip(self.fusions, self.decoder):
             # A linear layer of both, of the one at the lower rate before each frame of it stands twice.
             of_x, of_skip = fusion.weight.chunk(2, dim=1)
             low, skip = F.linear(x, of_x), F.linear(skips.pop(), of_skip, fusion.bias)
-            x = (skip.unflatten(1, (-1, 2)) + low.unsqueeze(2)).flatten(1, 2)
+            x = at_least_single(skip.unflatten(1, (-1, 2)) + low.unsqueeze(2)).flatten(1, 2)
             x = self._through(stage, x, distances)
             yield x
 
