@@ -2,7 +2,6 @@
 
 import pytest
 
-pytest.importorskip("espeakng_loader")
 nbformat = pytest.importorskip("nbformat")
 nbclient = pytest.importorskip("nbclient")
 pytest.importorskip("ipykernel")

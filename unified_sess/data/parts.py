@@ -7,6 +7,7 @@ from typing import Any
 
 from unified_sess.data.corpora import find_corpus, prepare_manifests
 from unified_sess.data.dataset import MixtureDataset
+from unified_sess.data.demo.corpus import make_demo_corpus
 from unified_sess.data.dynamic_mixing import DynamicMixingDataset
 from unified_sess.data.manifest import read_manifest
 from unified_sess.data.own_folders.held_out import in_part, write_held_out
@@ -27,7 +28,7 @@ def choose_data_folder(settings: Mapping[str, Any]) -> str | Path:
     Raises
     ------
     UserError
-        When folders contradict each other, or the demo corpus cannot be made.
+        When folders contradict each other, or the demo corpus does not fit.
     """
     if settings.get("noise_folder") and not settings.get("speech_folder"):
         raise UserError("--noise_folder mixes with speech: give --speech_folder too")
@@ -40,9 +41,7 @@ def choose_data_folder(settings: Mapping[str, Any]) -> str | Path:
         raise UserError("no data: give --data_folder DIR, or --speech_folder DIR and --noise_folder DIR")
     if settings["num_spks"] != 2:
         raise UserError("the demo corpus has 2 speakers: give --data_folder DIR for another num_spks")
-    from unified_sess.data.demo.corpus import make_demo_corpus  # needs the demo extra
-
-    return make_demo_corpus(DEMO_FOLDER / f"demo-{settings['sample_rate']}", sample_rate=settings["sample_rate"])
+    return make_demo_corpus(DEMO_FOLDER / f"demo-voices-{settings['sample_rate']}", settings["sample_rate"])
 
 
 def build_datasets(

@@ -8,10 +8,11 @@ from unified_sess.utils.errors import UserError
 
 # LibriMix: speaker-chapter-utterance of each; a mixture may carry a number of its own behind the utterances.
 UTTERANCE = re.compile(r"(?:^|_)(\d+)-\d+-\d+(?=_|$)")
+DEMO = re.compile(r"(?<=_)(\d+)-\d+(?=_|$)")  # the demo corpus: number, then speaker-sentence of each
 NAMES = (
     UTTERANCE,
     re.compile(r"(?:^|_)([0-9a-z]{3})[0-9a-z]{5}_-?\d+(?:\.\d+)?(?=_|$)"),  # WHAM!: utterance of WSJ, level
-    re.compile(r"(?<=_)(\d+)-\d+(?=_|$)"),  # the demo corpus: number, then speaker-sentence of each
+    DEMO,
 )
 SEARCH_DEPTH = 4  # folders above the mixtures, far enough from `.../Libri2Mix/wav8k/min` to its neighbours
 
@@ -36,7 +37,7 @@ def mixture_speakers(ids: list[str]) -> list[frozenset[str]] | None:
 def mixture_genders(ids: list[str], data_root: str | Path, speakers: str | Path | None = None) -> dict[str, str]:
     """Genders of each mixture, sorted, such as `FM`.
 
-    Known from LibriSpeech's `SPEAKERS.TXT` (the speaker is the first number of an utterance) or from the columns
+    Known from a `SPEAKERS.TXT` as LibriSpeech has it (the speaker is the first number of an utterance) or from the columns
     `speaker_1_sex`, ... of a LibriMix metadata file, found in the data folder, above it or beside it.
 
     Arguments
@@ -86,7 +87,7 @@ def _given_speakers(path):
 
 
 def _of_speakers(ids, sexes):
-    speakers = {name: UTTERANCE.findall(name) for name in ids}
+    speakers = {name: next(filter(None, (p.findall(name) for p in (UTTERANCE, DEMO))), []) for name in ids}
     speakers = {name: found for name, found in speakers.items() if found and all(s in sexes for s in found)}
     return {name: "".join(sorted(sexes[s] for s in found)) for name, found in speakers.items()}
 

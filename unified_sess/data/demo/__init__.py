@@ -1,1 +1,1 @@
-"""The demo corpus."""
+"""A corpus without a download: voices that lie in the package, noise from code, mixtures of both."""
