@@ -5,6 +5,7 @@ Options are the settings of the experiment file and SpeechBrain's own run option
 Several processes: torchrun --nproc_per_node=N train.py hparams/unified.yaml ...
 """
 
+import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -35,6 +36,8 @@ from unified_sess.utils.errors import UserError, one_line_errors, writable_folde
 
 def main(arguments: Sequence[str]) -> None:
     """Run an experiment, from the command line's arguments to the printed summary."""
+    # SpeechBrain misses it at an import, for pictures that are not drawn here; levels it sets by itself.
+    logging.getLogger("speechbrain.utils.train_logger").addFilter(lambda record: "torchvision" not in record.msg)
     path, run_options, overrides = parse_command_line(arguments)
     start_processes(run_options)
     if run_options.get("device") == "cpu":
@@ -50,6 +53,7 @@ def main(arguments: Sequence[str]) -> None:
     datasets = main_first(build_datasets, hparams, data_folder)
 
     start_records(experiment, output_folder, run_options)
+    say_training(hparams, len(datasets["train"]), run_options)
     brain = UnifiedBrain(hparams["modules"], hparams["opt_class"], hparams, run_options, hparams["checkpointer"])
     workers = {"num_workers": hparams["num_workers"]}
     brain.fit(
@@ -90,17 +94,33 @@ def main_first(function: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def start_records(experiment: Experiment, output_folder: Path, run_options: dict) -> None:
-    """Save the resolved experiment, unless nothing is trained, and start the log file beside the results."""
+    """Save the resolved experiment, unless nothing is trained, and start the log file beside the results.
+
+    The log file gets all that the libraries have to tell; the screen gets warnings, and what is said to people.
+    """
     if if_main_process():
         hyperparams = output_folder / HYPERPARAMS
         if not (run_options.get("test_only") and hyperparams.exists()):
             experiment.save(hyperparams)
-        overrides = {"handlers": {"file_handler": {"filename": str(output_folder / "log.txt")}}}
-        sb.utils.logger.setup_logging(sb.core.DEFAULT_LOG_CONFIG, overrides)
+        handlers = {"file_handler": {"filename": str(output_folder / "log.txt")}, "console": {"level": "WARNING"}}
+        sb.utils.logger.setup_logging(sb.core.DEFAULT_LOG_CONFIG, {"handlers": handlers})
+
+
+def say_training(hparams: dict, mixtures: int, run_options: dict) -> None:
+    """One line on what comes, unless nothing is trained."""
+    counter = hparams["epoch_counter"]
+    if if_main_process() and not run_options.get("test_only") and counter.current < counter.limit:
+        millions = sum(p.numel() for module in hparams["modules"].values() for p in module.parameters()) / 1e6
+        print(
+            f"Training a network of {millions:.1f} million parameters, {counter.limit} times on {mixtures} mixtures. The bar "
+            "tells after some steps how long it takes; the same command goes on where it was stopped.",
+            flush=True,
+        )
 
 
 def test(brain: UnifiedBrain, manifest: Manifest, hparams: dict, output_folder: Path) -> None:
     """Measure the best checkpoint on the test part, write sound examples and print the summary."""
+    print(f"Testing the best epoch on {len(manifest)} mixtures, and writing a report.", flush=True)
     brain.on_evaluate_start(max_key="si_snri")
     results = evaluate_network(
         brain.network.eval(),

@@ -24,7 +24,7 @@ from unified_sess.evaluation.measuring import default_jobs, measure_all
 from unified_sess.evaluation.metrics import choose_families, metric_names
 from unified_sess.evaluation.partial import Partial
 from unified_sess.evaluation.plots import read_train_log
-from unified_sess.evaluation.report import write_report
+from unified_sess.evaluation.report import REPORT_NAME, write_report
 from unified_sess.evaluation.results import Results
 from unified_sess.evaluation.speakers import mixture_genders
 from unified_sess.evaluation.tables import result_tables
@@ -32,6 +32,7 @@ from unified_sess.model_io.results_folder import is_results_folder
 from unified_sess.network import UnifiedNetwork, separate_and_enhance
 from unified_sess.utils.audio import read_audio
 from unified_sess.utils.errors import UserError, writable_folder
+from unified_sess.utils.metric_names import METRIC_NAMES
 
 if TYPE_CHECKING:
     from unified_sess.inference.separation import UnifiedSeparation
@@ -231,7 +232,7 @@ def evaluate_command(
 
 
 def summary_lines(results: Results, output_folder: str | Path) -> list[str]:
-    """What a training run says at its end: separation, enhancement, conflict of the gradients, where the sounds are."""
+    """What a training run says at its end: separation, enhancement, conflict of the gradients, where report and sounds are."""
     if results.details.get("unit") == "conversations":
         return conversation_lines(results)
     means = results.means()
@@ -247,6 +248,12 @@ def summary_lines(results: Results, output_folder: str | Path) -> list[str]:
     lines = [f"Test: {len(results)} mixtures, means"]
     lines += line("  separation   SI-SNR", "si_snr", "si_snri") + line("  separation   SDR   ", "sdr", "sdri")
     lines += line("  enhancement  SI-SNR", "se_si_snr", "se_si_snri")
+    for metric in ("stoi", "estoi"):
+        if means.get(metric) is not None:
+            name = METRIC_NAMES[metric].name
+            lines.append(
+                f"  intelligibility  {name:5} {means[metric]:.2f} (of the mixture: {means[f'{metric}_mixture']:.2f})"
+            )
     if means.get("rest_level") is not None:
         lines.append(
             f"  outputs beyond the {results.details['speakers']} of most energy: {means['rest_level']:.1f} dB of all"
@@ -254,6 +261,7 @@ def summary_lines(results: Results, output_folder: str | Path) -> list[str]:
     conflict = last_conflict_rate(output_folder)
     if conflict is not None:
         lines.append(f"  conflict rate of the two gradients in the last epoch: {100 * conflict:.1f} %")
+    lines.append(f"Report, a page with all numbers, pictures and sounds: {Path(output_folder) / REPORT_NAME}")
     if results.details.get("examples"):
         lines.append(f"Sounds to listen to: {Path(output_folder) / 'audio'}")
     return lines

@@ -33,6 +33,7 @@ from unified_sess.training.distributed import average_buffers, broadcast_paramet
 from unified_sess.training.joint_step import JointStep
 from unified_sess.training.learning_rate import LearningRate
 from unified_sess.training.loss_totals import LossTotals, Validation, counted
+from unified_sess.training.progress import OneBarBrain
 from unified_sess.training.records import Records
 from unified_sess.training.resuming import refuse_other_batches
 from unified_sess.training.utterance_losses import LossChoice, UtteranceLosses, utterance_losses
@@ -43,7 +44,7 @@ logger = get_logger(__name__)
 
 
 @register_checkpoint_hooks
-class UnifiedBrain(BatchPasses, sb.Brain):
+class UnifiedBrain(BatchPasses, OneBarBrain):
     """SpeechBrain's Brain with one forward pass and two gradients a step.
 
     The SE gradient is taken on the shared parameters, the SS gradient on all; both accumulate over
@@ -180,10 +181,11 @@ class UnifiedBrain(BatchPasses, sb.Brain):
         self.joint_step.add(gradients)
         shown = self.optimizers_step() if should_step else math.nan
         self.on_fit_batch_end(batch, losses, loss, should_step)
+        self.advance_bar(self.hparams.epoch_counter.current, shown)
         return torch.tensor(shown)
 
     def update_average(self, loss: torch.Tensor, avg_loss: float) -> float:
-        """Running mean of the windows' losses, for the progress bar."""
+        """Running mean of the windows' losses."""
         if not torch.isfinite(loss):
             return avg_loss
         windows = -(-self.step // self.grad_accumulation_factor)
@@ -265,6 +267,7 @@ class UnifiedBrain(BatchPasses, sb.Brain):
             self.train_sampler.start = self.step
         if self._optimizer_step_limit_exceeded:  # a finished run does not train again
             self.hparams.epoch_counter.current = self.hparams.epoch_counter.limit
+        self.start_bar(self.hparams.epoch_counter, len(self.train_sampler))
 
     def _epoch_of_batches(self):
         """Mixtures of an epoch and of a batch over all ranks: a checkpoint's step within the epoch is counted in these."""
@@ -320,6 +323,7 @@ class UnifiedBrain(BatchPasses, sb.Brain):
         self.hparams.train_logger.log_stats(stats, self.train_stats, valid_stats)  # on all ranks: it is a collective
         if if_main_process():
             self._write_records({"meta": stats, "train": self.train_stats, "valid": valid_stats}, epoch)
+        self.say_epoch(epoch, self.train_stats | valid_stats | stats)
         if not all(p.isfinite().all() for p in self.modules.parameters()):
             raise UserError(
                 f"the weights are not finite after epoch {epoch}: lower lr and run the command again, it goes on from the "
