@@ -66,6 +66,12 @@ class Page(HTMLParser):
         return re.findall("<h2>(.*?)</h2>", self.text)
 
 
+def sounds_of(page):
+    """What each player of the page plays, `[time]`."""
+    players = [attributes["src"] for tag, attributes in page.tags if tag == "audio"]
+    return [soundfile.read(io.BytesIO(base64.b64decode(source.split(",")[1])))[0] for source in players]
+
+
 def test_the_page_holds_everything_itself(tmp_path):
     folder = write_results(tmp_path / "out")
     (folder / "train_log.txt").write_text(LOG, encoding="utf-8")
@@ -85,12 +91,23 @@ def test_the_page_holds_everything_itself(tmp_path):
 def test_the_players_hold_the_sounds_sample_by_sample(tmp_path):
     folder = write_results(tmp_path / "out")
     page = Page(write_report(folder))
-    players = [attributes["src"] for tag, attributes in page.tags if tag == "audio"]
-    assert len(players) == 3 * len(KEYS)
-    first = base64.b64decode(players[0].split(",")[1])
+    players = sounds_of(page)
+    assert len(players) == 2 + 3 * len(KEYS)  # the two that the page opens with come first
     expected = soundfile.read(folder / "audio" / "<u11>_mixture.wav")[0]
-    np.testing.assert_array_equal(soundfile.read(io.BytesIO(first))[0], expected)
+    np.testing.assert_array_equal(players[2], expected)
     assert [m for m in re.findall("<h3>(.*?):", page.text)] == ["Best", "Median", "Worst"]
+
+
+def test_the_page_opens_with_a_mixture_and_the_voices_made_of_it_in_turn(tmp_path):
+    folder = write_results(tmp_path / "out")
+    page = Page(write_report(folder))
+    mixture, made = sounds_of(page)[:2]
+    median = re.findall("<h3>Median: (.*?)</h3>", page.text)[0].replace("&lt;", "<").replace("&gt;", ">")
+    read = {key: soundfile.read(folder / "audio" / f"{median}_{key}.wav")[0] for key in KEYS}
+    np.testing.assert_array_equal(mixture, read["mixture"])
+    pause = np.zeros(len(made) - len(read["s1_estimate"]) - len(read["s2_estimate"]))
+    np.testing.assert_array_equal(made, np.concatenate([read["s1_estimate"], pause, read["s2_estimate"]]))
+    assert page.text.index("<audio") < page.text.index("<h2>")
 
 
 def test_the_page_is_a_function_of_the_folder(tmp_path):

@@ -27,6 +27,7 @@ from unified_sess.utils.metric_names import HEADLINES, METRIC_NAMES, metric_labe
 REPORT_NAME = "report.html"
 TEMPLATES = Path(__file__).with_name("templates")
 EXAMPLE_COUNT = 3  # best, median, worst
+PAUSE = 0.5  # s between two voices
 
 
 def write_report(folder: str | Path, title: str | None = None, training_folder: str | Path | None = None) -> Path:
@@ -74,6 +75,7 @@ def write_report(folder: str | Path, title: str | None = None, training_folder: 
             "training": _drawn(training_figure(read_train_log(training / "train_log.txt"))),
         },
         tables=result_tables(results),
+        opening=_opening(results, folder),
         examples=_examples(results, folder),
         conflict=[_image(path.read_bytes(), path.stem) for path in sorted((training / "gradients").glob("*.png"))],
     )
@@ -100,10 +102,39 @@ def _note(results):
     return f"Intervals: of new {unit} and speakers ({len(set().union(*speakers))} speak here)."
 
 
+def _opening(results: Results, folder: Path) -> dict | None:
+    """What the page opens with, the example of the median: the mixture, and each voice that was made of it in turn."""
+    rows, names = _with_sounds(results)
+    if not names:
+        return None
+    paths = _sound_files(rows[names[len(names) // 2]], folder / "audio")
+    estimates = [path for name, path in paths.items() if name.endswith("_estimate")]
+    if "mixture" not in paths or not estimates:
+        return None
+    mixture, rate = read_audio(paths["mixture"])
+    pause = np.zeros(int(PAUSE * rate), mixture.dtype)
+    voices = np.concatenate([part for path in estimates for part in (read_audio(path)[0], pause)][:-1])
+    return {
+        "mixture": _flac(mixture, rate),
+        "voices": _flac(voices, rate),
+        "made": "the voice" if len(estimates) == 1 else f"the {len(estimates)} voices, one after the other",
+    }
+
+
+def _with_sounds(results):
+    """Rows by their names, and the names of those that were written as sound, from best to worst."""
+    rows = {row["ID"]: row for row in results.rows}
+    return rows, [name for name in results.details.get("examples", []) if name in rows]
+
+
+def _sound_files(row, audio):
+    """Sound files of an utterance: mixture, enhanced, s1_estimate, s1, ... to their paths."""
+    return {p.stem[len(row["ID"]) + 1 :]: p for p in sorted(audio.glob("*.wav")) if p.stem.startswith(f"{row['ID']}_")}
+
+
 def _examples(results: Results, folder: Path) -> list[dict]:
     """Best, median and worst utterance that have sounds: kind, id, said, sounds."""
-    rows = {row["ID"]: row for row in results.rows}
-    names = [name for name in results.details.get("examples", []) if name in rows]
+    rows, names = _with_sounds(results)
     ranked = [names[0], names[len(names) // 2], names[-1]] if len(names) > EXAMPLE_COUNT else names
     kinds = {3: ("Best", "Median", "Worst"), 2: ("Best", "Worst")}.get(len(ranked), ("Example",))
     examples = [_example(kind, rows[name], folder / "audio") for kind, name in zip(kinds, ranked)]
@@ -111,7 +142,7 @@ def _examples(results: Results, folder: Path) -> list[dict]:
 
 
 def _example(kind, row, audio):
-    paths = {p.stem[len(row["ID"]) + 1 :]: p for p in sorted(audio.glob("*.wav")) if p.stem.startswith(f"{row['ID']}_")}
+    paths = _sound_files(row, audio)
     speakers = sum(name.endswith("_estimate") for name in paths)
     order = ["mixture", "enhanced"] + [f"s{k + 1}{end}" for k in range(speakers) for end in ("_estimate", "")]
     signals = {name: read_audio(paths[name]) for name in order if name in paths}
@@ -128,10 +159,14 @@ def _sound(name: str, signal: np.ndarray, sample_rate: int, loudest: float) -> d
     else:
         number, _, estimate = name[1:].partition("_")
         caption = f"Speaker {number}, {'separated' if estimate else 'original'}"
+    picture = _drawn(spectrogram_figure(signal, sample_rate, loudest), f"spectrogram: {caption}", dpi=90)
+    return {"caption": caption, "image": picture, "uri": _flac(signal, sample_rate)}
+
+
+def _flac(signal, sample_rate):
     buffer = io.BytesIO()
     soundfile.write(buffer, signal, sample_rate, format="FLAC")
-    picture = _drawn(spectrogram_figure(signal, sample_rate, loudest), f"spectrogram: {caption}", dpi=90)
-    return {"caption": caption, "image": picture, "uri": _data_uri("audio/flac", buffer.getvalue())}
+    return _data_uri("audio/flac", buffer.getvalue())
 
 
 def _drawn(figure: Figure | None, alt: str = "", dpi: int = 130) -> dict | None:
