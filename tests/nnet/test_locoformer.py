@@ -71,15 +71,6 @@ def test_the_feed_forward_layer_is_the_papers(kernel_size):
     torch.testing.assert_close(layer(x), y.transpose(1, 2).unflatten(0, (2, 3)))
 
 
-@pytest.mark.parametrize("along", [1, 2])
-def test_convolutions_of_a_gpu_are_the_matrix_products_of_a_cpu(along):
-    layer, x = ConvFeedForward(8, 6, 4, 0.0, along), torch.randn(2, 5, 7, 8)
-    wide = layer._gather(layer.inputs, x)
-    torch.testing.assert_close(layer._convolve(layer.inputs, x), wide)
-    half = wide[..., :6]
-    torch.testing.assert_close(layer._convolve(layer.outputs, half), layer._scatter(layer.outputs, half))
-
-
 def test_attention_is_the_plain_one_of_turned_queries_and_keys():
     layer, x, turns = RotaryAttention(8, 8, 2, 0.0, along=2), torch.randn(2, 3, 7, 8), rotations(7, 4, "cpu")
     wanted = torch.empty_like(x)

@@ -175,35 +175,20 @@ class ConvFeedForward(nn.Module):
 
     def __init__(self, channels: int, hidden: int, kernel_size: int, dropout: float, along: int) -> None:
         super().__init__()
-        self.along, self.dropout, self.window = along, dropout, (kernel_size, 1)
+        self.along, self.dropout = along, dropout
         self.inputs = nn.Conv1d(channels, 2 * hidden, kernel_size, padding=kernel_size - 1)
         self.outputs = nn.Conv1d(hidden, channels, kernel_size)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """`[batch, frames, frequencies, channels]` to the same."""
-        # An image whose channels are innermost in memory moves no value, and a GPU has kernels for it. The backward pass
-        # of the CPU's takes twice as long as that of matrix products.
-        first, last = (self._convolve, self._convolve) if x.device.type == "cuda" else (self._gather, self._scatter)
-        value, gate = first(self.inputs, x).chunk(2, dim=3)
-        return self._dropped(last(self.outputs, self._dropped(F.silu(gate) * value)))
+        value, gate = self._convolve(self.inputs, x.permute(0, 3, 1, 2)).chunk(2, dim=1)
+        y = self._convolve(self.outputs, self._dropped(F.silu(gate) * value))
+        return self._dropped(y.permute(0, 2, 3, 1))
 
-    def _convolve(self, conv, x):
+    def _convolve(self, conv, image):
+        """As an image whose channels are innermost in memory, no value is moved."""
         weight, padding = conv.weight.unsqueeze(4 - self.along), conv.padding[0]
-        padding = (padding, 0) if self.along == 1 else (0, padding)
-        return F.conv2d(x.permute(0, 3, 1, 2), weight, conv.bias, padding=padding).permute(0, 2, 3, 1)
-
-    def _gather(self, conv, x):
-        """The same as one matrix product of all windows: the input is narrow."""
-        sides = (conv.padding[0],) * 2
-        windows = F.pad(x, (0, 0, *sides) if self.along == 2 else (0, 0, 0, 0, *sides)).unfold(self.along, *self.window)
-        return F.linear(windows.flatten(3), conv.weight.flatten(1), conv.bias)
-
-    def _scatter(self, conv, x):
-        """The same as one matrix product for all places of a window, whose results are added: the output is narrow."""
-        size = self.window[0]
-        y = F.linear(x, conv.weight.permute(2, 0, 1).flatten(0, 1)).unflatten(3, (size, -1))
-        points = x.shape[self.along] - size + 1
-        return sum((y.narrow(self.along, k, points)[..., k, :] for k in range(size)), conv.bias)
+        return F.conv2d(image, weight, conv.bias, padding=(padding, 0) if self.along == 1 else (0, padding))
 
     def _dropped(self, x):
         return F.dropout(x, self.dropout, self.training) if self.dropout else x
