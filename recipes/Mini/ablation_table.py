@@ -24,6 +24,7 @@ from unified_sess.utils.errors import UserError
 
 SETS = ("Libri2Mix", "Rooms")
 ENHANCEMENT, SEPARATION = "se_si_snri", "si_snri"  # the axes of a front
+DETECTED = {"distance": "distance from the front", "separation_to_sum": "separation against the sum"}
 Runs = dict[str, dict[int, Path]]  # folder of each row and seed
 
 
@@ -191,12 +192,10 @@ def markdown(table: pd.DataFrame) -> str:
             cells += [f"{row['separation']:.2f}{deviation}", _enhancement(row)]
             cells += [_difference(row, what) for what in ("distance", "separation_to_sum", "enhancement_to_sum")]
             lines.append(f"| {' | '.join(cells)} |")
-        found = of_set["distance_detectable"].dropna()
-        if len(found):
-            lines += [
-                "",
-                f"Smallest distance from the front that the rows with an interval could detect: {found.median():.2f} dB.",
-            ]
+        found = {what: of_set[f"{what}_detectable"].dropna() for what in ("distance", "separation_to_sum")}
+        said = [f"{DETECTED[what]} {values.median():.2f} dB" for what, values in found.items() if len(values)]
+        if said:
+            lines += ["", f"Smallest difference that rows with an interval could detect: {', '.join(said)}."]
         parts.append("\n".join(lines))
     return "\n\n".join(parts)
 
