@@ -2,7 +2,7 @@
 
 import numpy as np
 import pandas as pd
-from ablation_rows import LAMBDAS, ROWS, front_name
+from ablation_rows import ALONE, LAMBDAS, ROWS, front_name
 from ablation_table import SETS, Runs, TestSet
 from matplotlib.figure import Figure
 
@@ -14,20 +14,23 @@ HEIGHT = 0.3  # inches a row
 
 
 def front_figure(runs: Runs) -> Figure:
-    """A panel a test set: the points of the sum and of gradient modulation over lambda, and those of other rules."""
+    """A panel a test set: the points of the sum and of gradient modulation over lambda, and those of other rules.
+
+    Every seed has its own front, which its other points are compared with; later seeds are paler.
+    """
     figure, axes = figure_with_axes(12, 5, len(SETS))
     for ax, name in zip(axes, SETS):
         means = TestSet(runs, name).means
-        for rule, colour in (("sum", ORANGE), ("gm", BLUE)):
-            names = [n for n in (front_name(rule, weight) for weight in LAMBDAS) if n in means]
-            _draw_rule(ax, rule, names, means, colour)
-        others = [row for row in means if ROWS[row].part == "rule"]
-        for k, row in enumerate(others):
-            x, y = np.mean(list(means[row].values()), axis=0)
+        for place, seed in enumerate(sorted({seed for of_row in means.values() for seed in of_row})):
+            for rule, colour in (("sum", ORANGE), ("gm", BLUE)):
+                names = [n for n in (front_name(rule, weight) for weight in LAMBDAS) if seed in means.get(n, {})]
+                _draw_rule(ax, rule, {n: means[n][seed] for n in names}, colour, first=place == 0)
+        for k, row in enumerate(row for row in means if ROWS[row].part == "rule"):
+            x, y = next(iter(means[row].values()))
             ax.plot(x, y, MARKERS[k % len(MARKERS)], color="0.35", markersize=6, label=row)
-        if "separation alone" in means:
-            alone = np.mean([m[1] for m in means["separation alone"].values()])
-            ax.axhline(alone, color="0.5", linewidth=0.9, linestyle=":", label="separation alone")
+        if ALONE in means:
+            alone = next(iter(means[ALONE].values()))[1]
+            ax.axhline(alone, color="0.5", linewidth=0.9, linestyle=":", label=ALONE)
         ax.set_title(name, fontsize=10, loc="left")
         ax.set_xlabel("enhancement: SI-SNRi of the enhanced mixture (dB)")
     axes[0].set_ylabel("separation: SI-SNRi (dB)")
@@ -35,22 +38,21 @@ def front_figure(runs: Runs) -> Figure:
     return figure
 
 
-def _draw_rule(ax, rule, names, means, colour):
-    """Means over seeds with their lambda, small dots for the seeds, and the line of the front."""
-    if not names:
+def _draw_rule(ax, rule, of_lambda, colour, first):
+    """The points of a rule and a seed with their lambda, and for the sum the line of its front."""
+    if not of_lambda:
         return
-    points = np.array([np.mean(list(means[n].values()), axis=0) for n in names])
-    for n in names:
-        if len(means[n]) > 1:
-            ax.plot(*np.array(list(means[n].values())).T, ".", color=colour, alpha=0.5, markersize=4)
-    if rule == "sum":
+    points, alpha = np.array(list(of_lambda.values())), 1 if first else 0.4
+    if rule == "sum" and len(points) > 1:
         front = points[front_of(points)]
         ends = [[min(points[:, 0].min(), 0), front[0, 1]], *front, [front[-1, 0], points[:, 1].min()]]
-        ax.plot(*np.array(ends).T, color=colour, linewidth=1, label="front of the sum")
-    ax.plot(*points.T, "o", color=colour, label=f"{rule}, by lambda; dots: seeds")
-    for (x, y), n in zip(points, names):
+        ax.plot(*np.array(ends).T, color=colour, linewidth=1, alpha=alpha, label="front of the sum" if first else None)
+    label = f"{rule}, by lambda; pale: other seeds" if first else None
+    ax.plot(*points.T, "o", color=colour, alpha=alpha, markersize=6 if first else 4, label=label)
+    for (x, y), n in zip(points, of_lambda):
         offset = (5, 5) if rule == "sum" else (5, -11)
-        ax.annotate(n.rpartition(" ")[2], (x, y), offset, textcoords="offset points", fontsize=8, color=colour)
+        text = n.rpartition(" ")[2]
+        ax.annotate(text, (x, y), offset, textcoords="offset points", fontsize=8, color=colour, alpha=alpha)
 
 
 def difference_figure(table: pd.DataFrame) -> Figure:
