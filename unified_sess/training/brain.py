@@ -277,7 +277,7 @@ class UnifiedBrain(BatchPasses, OneBarBrain):
         """Start the statistics of a stage."""
         if self.average is not None:
             self.average.use(stage != sb.Stage.TRAIN)
-        if stage == sb.Stage.TRAIN and (choice := self.losses_asked.in_epoch(epoch)) != self.loss_choice:
+        if stage == sb.Stage.TRAIN and (choice := self.losses_asked.in_epoch(epoch or 1)) != self.loss_choice:
             self.loss_choice, self.replay = choice, self._make_replay()  # a recorded step has the losses of before
         if stage == sb.Stage.VALID:
             self.validation = Validation(silence_defined=self.loss_choice.separation != "si_snr")

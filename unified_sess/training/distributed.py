@@ -125,7 +125,7 @@ def average_buffers(modules: torch.nn.Module) -> None:
         return
     count = torch.ones((), device=buffers[0].device)
     (means,), _ = average_gradients([buffers], count, like=buffers)
-    torch._foreach_copy_(buffers, means)
+    torch._foreach_copy_(buffers, [mean for mean in means if mean is not None])  # none is missing
 
 
 def _sum_over_ranks(tensors, shapes, count):
