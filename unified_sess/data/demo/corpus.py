@@ -12,7 +12,7 @@ import soundfile
 from tqdm import tqdm
 
 from unified_sess.data.demo.noise import draw_noise
-from unified_sess.data.demo.speech import Voice, read_speech, read_voices
+from unified_sess.data.demo.speech import read_speech, read_voices
 from unified_sess.data.mixing import draw_gains, fit_lengths, measure_loudness, mix, peak_weight
 
 PARTS = {"train-100": 640, "dev": 20, "test": 60}  # mixtures of each part
@@ -143,5 +143,5 @@ def _level(signal, sample_rate):
 
 def _write_sexes(path):
     """The voices' sexes as LibriSpeech tells them, for tables by gender."""
-    voices: list[Voice] = sum(read_voices().values(), [])
+    voices = (voice for part in read_voices().values() for voice in part)
     path.write_text("".join(f"{voice.number} | {voice.sex}\n" for voice in voices), encoding="utf-8")
