@@ -152,11 +152,14 @@ def limited_snr(
     >>> limited_snr(0.9 * s, s, s).round().item(), limited_snr(0.1 * s, 0 * s, s).round().item()
     (20.0, 20.0)
     """
-    whole, wanted = mixture.square().sum(-1), targets.square().sum(-1)
-    silent = wanted <= 10 ** (SILENCE_DB / 10) * whole
-    reference = torch.where(silent, whole, wanted)
+    silent = _silent(targets, mixture)
+    reference = torch.where(silent, mixture.square().sum(-1), targets.square().sum(-1))
     wrong = (estimates - torch.where(silent.unsqueeze(-1), 0, targets)).square().sum(-1)
     return -10 * torch.log10(wrong / (reference + EPS) + 10 ** (-limit / 10))
+
+
+def _silent(targets, mixture):
+    return targets.square().sum(-1) <= 10 ** (SILENCE_DB / 10) * mixture.square().sum(-1)
 
 
 def leveled_si_snr(
@@ -185,16 +188,14 @@ def leveled_si_snr(
     >>> [leveled_si_snr(gain * s, s, s).round().item() for gain in (1.0, 0.5, 2.0, -1.0)]
     [30.0, 28.0, 25.0, 20.0]
     """
-    whole, wanted = mixture.square().sum(-1), targets.square().sum(-1)
-    silent = wanted <= 10 ** (SILENCE_DB / 10) * whole
+    wanted = targets.square().sum(-1)
     gain = (estimates * targets).sum(-1) / (wanted + EPS)
     off = (estimates - gain.unsqueeze(-1) * targets).square().sum(-1)
     # As in si_snr, an estimate of nothing but zeros is a bad one.
     ratio = gain.square() * wanted / (off + EPS) + EPS
     shape = -10 * torch.log10(1 / ratio + 10 ** (-limit / 10))
-    left = estimates.square().sum(-1) / (whole + EPS)
-    silence = -10 * torch.log10(left + 10 ** (-limit / 10))
-    return torch.where(silent, silence, shape - LEVEL_WEIGHT * (1 - gain).abs())
+    silence = limited_snr(estimates, torch.zeros_like(targets), mixture, limit)
+    return torch.where(_silent(targets, mixture), silence, shape - LEVEL_WEIGHT * (1 - gain).abs())
 
 
 LIMITED_RATIOS = {"snr": limited_snr, "si_snr_level": leveled_si_snr}
@@ -254,7 +255,7 @@ def si_snr_improvement(estimates: torch.Tensor, targets: torch.Tensor, mixture: 
     """
     targets = targets.transpose(1, 2)
     mixture = mixture.unsqueeze(1)
-    active = targets.square().sum(-1) > 10 ** (SILENCE_DB / 10) * mixture.square().sum(-1)  # [B, target]
+    active = ~_silent(targets, mixture)  # [B, target]
     table = si_snr(estimates.transpose(1, 2).unsqueeze(2), targets.unsqueeze(1)) * active.unsqueeze(1)
     best, _ = _best_permutation(table)
     count = active.sum(-1)

@@ -63,7 +63,7 @@ def choose_silence_threshold(levels: np.ndarray, people: np.ndarray) -> tuple[fl
     -------
     >>> levels = np.array([[-3.0, -5.0], [-2.0, -40.0], [-1.0, -35.0]])
     >>> choose_silence_threshold(levels, np.array([2, 1, 1]))
-    (-19.5, 1.0)
+    (-22.0, 1.0)
     """
     right = (((levels[:, :, None] >= CHOICES).sum(1)) == people[:, None]).mean(0)
     best = CHOICES[right == right.max()]
