@@ -69,15 +69,14 @@ def front_distance(point: np.ndarray, points: np.ndarray) -> FrontDistance:
     corners = points[front]
     far = 1e6 * (1 + np.abs(points).max() + np.abs(point).max())
     ends = [[-far, corners[0][1]], *corners, [corners[-1][0], -far]]
-    best = None
+    found: list[tuple] = []
     for k in range(len(ends) - 1):
         start, along = np.asarray(ends[k], float), np.subtract(ends[k + 1], ends[k])
         share = float(np.clip((point - start) @ along / (along @ along), 0, 1))
         offset = point - (start + share * along)
         length = float(np.hypot(*offset))
-        if best is None or length < best[0]:
-            best = length, k, share, along, offset
-    length, k, share, along, offset = best
+        found.append((length, k, share, along, offset))
+    length, k, share, along, offset = min(found, key=lambda segment: segment[0])
     outward = np.array([-along[1], along[0]]) / np.hypot(*along)  # the front falls from left to right
     outward = outward if outward.sum() > 0 else -outward
     inside = point[0] <= corners[-1][0] and point[1] <= np.interp(point[0], *corners.T)

@@ -48,7 +48,7 @@ class LossWeighting:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on with a saved state."""
 
-    def _above_floor(self, losses):
+    def _above_floor(self, losses: torch.Tensor) -> torch.Tensor:
         floors = torch.tensor(self.floors, dtype=losses.dtype, device=losses.device)
         return (losses.detach() - floors[:, None]).clamp(min=SMALLEST)
 

@@ -216,13 +216,19 @@ class GradientModulation:
         (a, b), (c, d) = self._coefficients(pair)
         return pair.combine(a + c, b + d, last=True)
 
-    def _merge_of_steps(self, se_grads, ss_grads, scale, preconditioner):
+    def _merge_of_steps(
+        self,
+        se_grads: Gradients,
+        ss_grads: Gradients,
+        scale: float | torch.Tensor | None,
+        preconditioner: Gradients,
+    ) -> list[torch.Tensor | None]:
         """Coefficients from the preconditioned gradients, which then merge the gradients themselves."""
         steps = [
-            [None if g is None else g * factor.to(g.dtype) for g, factor in zip(gradients, preconditioner)]
+            [None if g is None or f is None else g * f.to(g.dtype) for g, f in zip(gradients, preconditioner)]
             for gradients in (se_grads, ss_grads)
         ]
-        pair = self._measure(*steps, scale)
+        pair = self._measure(steps[0], steps[1], scale)
         if pair is None:
             return [None] * len(se_grads)
         (a, b), (c, d) = self._coefficients(pair)

@@ -30,10 +30,10 @@ def adam_factors(optimizer: torch.optim.Optimizer, parameters: Sequence[torch.Te
         The optimizer keeps no mean square.
     """
     group_of = {id(p): group for group in optimizer.param_groups for p in group["params"]}
-    states = [optimizer.state.get(p) for p in parameters]
+    states = [optimizer.state.get(p) or {} for p in parameters]
     if not all(states):
         return None
-    if any("exp_avg_sq" not in state for state in states if state):
+    if any("exp_avg_sq" not in state for state in states):
         raise UserError("steps are those of Adam: give opt_class torch.optim.Adam or AdamW, or modulated gradient")
     factors = []
     for parameter, state in zip(parameters, states):

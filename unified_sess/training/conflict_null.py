@@ -52,10 +52,12 @@ class ConflictNull:
             return
         due = step % self.every == 0
         if len(batch.ids) > 1:
-            halves = _part(batch, 0, len(batch.ids) // 2), _part(batch, len(batch.ids) // 2, None)
+            half = len(batch.ids) // 2
+            halves = [_part(batch, 0, half), _part(batch, half, None)]
         else:
-            halves, self.before = (batch, self.before), batch
-        if due and halves[1] is not None:
+            halves = [b for b in (batch, self.before) if b is not None]
+            self.before = batch
+        if due and len(halves) == 2:
             devices = [self.shared[0].device] if self.shared[0].is_cuda else []
             with torch.random.fork_rng(devices):  # dropout may draw, and training must not notice
                 first, second = (
@@ -76,9 +78,8 @@ class ConflictNull:
             self.meters[comparison].measure(a, b)
         if factors is not None:
             for pair in (first, second):
-                self.meters["steps"].measure(
-                    *([None if g is None else g * f for g, f in zip(gradients, factors)] for gradients in pair)
-                )
+                se, ss = ([None if g is None else g * f for g, f in zip(gradients, factors)] for gradients in pair)
+                self.meters["steps"].measure(se, ss)
 
     def table(self) -> list[dict[str, Any]]:
         """Rows like those of `GradientModulation.table`, each with its `comparison`; empty where nothing was measured."""
@@ -102,4 +103,4 @@ class ConflictNull:
 
 
 def _part(batch: Batch, start: int, stop: int | None) -> Batch:
-    return Batch(*(part[start:stop] for part in batch))
+    return Batch(batch.ids[start:stop], *(part[start:stop] for part in batch[1:]))

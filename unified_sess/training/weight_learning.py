@@ -1,6 +1,7 @@
 """What a rule that weighs the losses learns from a step; see `unified_sess/gradient_modulation/loss_weighting.py`."""
 
 from collections.abc import Callable
+from typing import cast
 
 import torch
 
@@ -46,7 +47,7 @@ class WeightLearning:
         if self.weighting is None or not stepped:
             return
         nothing = torch.zeros(2, device=self.joint_step.parameters[0].device)
-        count = self.joint_step.step_count
+        count = cast(torch.Tensor, self.joint_step.step_count)
         before = nothing if self.joint_step.step_measures is None else self.joint_step.step_measures
         sums = [before]
         if self.weighting.needs_losses_after:
