@@ -2,6 +2,7 @@
 
 import torch
 from speechbrain.lobes.models import dual_path
+from speechbrain.utils.epoch_loop import EpochCounter
 from torch import nn
 
 from unified_sess.data.batches import Batch
@@ -89,4 +90,5 @@ def brain_settings(rule="gm", cuda_graphs=False, training_signal_len=4, **losses
         "freeze": [],
         "cuda_graphs": cuda_graphs,
         "training_signal_len": training_signal_len,
+        "epoch_counter": EpochCounter(1),
     } | losses

@@ -144,7 +144,7 @@ def _read(csv_path):
     return names, epochs, values
 
 
-def shortened(name):
+def shortened(name: str) -> str:
     """A long name with its middle left out: the part and the layer's own name say most."""
     if len(name) <= LONGEST_LABEL:
         return name
