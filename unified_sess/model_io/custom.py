@@ -49,7 +49,7 @@ class CustomInterface(Pretrained):
         return torch.nn.functional.pad(signal, (0, mix.shape[1] - signal.shape[1]))
 
 
-def estimate(network, features):
+def estimate(network: torch.nn.Module, features: torch.Tensor) -> torch.Tensor:
     """The features that a network makes of others: masked, or where it `maps` what it gives."""
     output = network(features)
     return output if getattr(network, "maps", False) else features * output
