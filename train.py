@@ -53,7 +53,6 @@ def main(arguments: Sequence[str]) -> None:
     datasets = main_first(build_datasets, hparams, data_folder)
 
     start_records(experiment, output_folder, run_options)
-    say_training(hparams, len(datasets["train"]), run_options)
     brain = UnifiedBrain(hparams["modules"], hparams["opt_class"], hparams, run_options, hparams["checkpointer"])
     workers = {"num_workers": hparams["num_workers"]}
     brain.fit(
@@ -104,18 +103,6 @@ def start_records(experiment: Experiment, output_folder: Path, run_options: dict
             experiment.save(hyperparams)
         handlers = {"file_handler": {"filename": str(output_folder / "log.txt")}, "console": {"level": "WARNING"}}
         sb.utils.logger.setup_logging(sb.core.DEFAULT_LOG_CONFIG, {"handlers": handlers})
-
-
-def say_training(hparams: dict, mixtures: int, run_options: dict) -> None:
-    """One line on what comes, unless nothing is trained."""
-    counter = hparams["epoch_counter"]
-    if if_main_process() and not run_options.get("test_only") and counter.current < counter.limit:
-        millions = sum(p.numel() for module in hparams["modules"].values() for p in module.parameters()) / 1e6
-        print(
-            f"Training a network of {millions:.1f} million parameters, {counter.limit} times on {mixtures} mixtures. The bar "
-            "tells after some steps how long it takes; the same command goes on where it was stopped.",
-            flush=True,
-        )
 
 
 def test(brain: UnifiedBrain, manifest: Manifest, hparams: dict, output_folder: Path) -> None:

@@ -38,11 +38,17 @@ class OneBarBrain(sb.Brain):
                 self.bar.close()
 
     def start_bar(self, counter: EpochCounter, steps: int) -> None:
-        """Open the bar: epochs of so many batches each, of which earlier runs have trained on some."""
+        """Say what comes and open the bar: epochs of so many batches each, of which earlier runs have trained on some."""
         epochs = counter.limit
         if self.debug:
             epochs, steps = min(epochs, self.debug_epochs), min(steps, self.debug_batches)
         if self.with_bar and counter.current < epochs:
+            count = sum(p.numel() for p in self.modules.parameters())
+            print(
+                f"Training {count:,} parameters for {epochs} epochs of {steps} steps. The bar tells after some steps how long "
+                "it takes; the same command goes on where it was stopped.",
+                flush=True,
+            )
             done = counter.current * steps + self.step
             self.epochs = epochs
             self.bar = tqdm(total=epochs * steps, initial=done, desc="Training", dynamic_ncols=True)
