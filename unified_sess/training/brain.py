@@ -181,7 +181,7 @@ class UnifiedBrain(BatchPasses, OneBarBrain):
         self.joint_step.add(gradients)
         shown = self.optimizers_step() if should_step else math.nan
         self.on_fit_batch_end(batch, losses, loss, should_step)
-        self.advance_bar(self.hparams.epoch_counter.current, shown)
+        self.advance_bar(shown)
         return torch.tensor(shown)
 
     def update_average(self, loss: torch.Tensor, avg_loss: float) -> float:

@@ -50,16 +50,18 @@ class OneBarBrain(sb.Brain):
                 flush=True,
             )
             done = counter.current * steps + self.step
-            self.epochs = epochs
+            self.counter, self.epochs = counter, epochs
             self.bar = tqdm(total=epochs * steps, initial=done, desc="Training", dynamic_ncols=True)
 
-    def advance_bar(self, epoch: int, loss: float) -> None:
+    def advance_bar(self, loss: float) -> None:
         """Count a batch; a loss of NaN, as inside an accumulation window, leaves the shown one as it is."""
         if self.bar is None:
             return
         if math.isfinite(loss):
             self.shown_loss = loss if math.isnan(self.shown_loss) else self.shown_loss * MEMORY + loss * (1 - MEMORY)
-        self.bar.set_postfix_str(f"epoch {epoch} of {self.epochs}, loss {self.shown_loss:.2f}", refresh=False)
+        self.bar.set_postfix_str(
+            f"epoch {self.counter.current} of {self.epochs}, loss {self.shown_loss:.2f}", refresh=False
+        )
         self.bar.update()
 
     def say_epoch(self, epoch: int, numbers: dict[str, float]) -> None:
