@@ -51,7 +51,7 @@ def chosen_runtime(source: str | Path | None, wanted: str | None, device: str | 
     if wanted == TORCH and is_file:
         raise UserError(f"{source} is an ONNX file: leave out --runtime torch, or give the folder of the model")
     if wanted == TORCH and not has_torch():
-        raise UserError("--runtime torch needs the whole package, with torch: pip install unified_sess")
+        raise UserError("--runtime torch needs the whole package, with torch: install it as its README says")
     if wanted != ONNX and not is_file and has_torch():
         return TORCH
     if device not in (None, "cpu"):

@@ -53,7 +53,9 @@ TRAINING_ONLY = {"activation_checkpointing"}
 # network; beyond them a few bytes of an untrusted file would cost minutes or gigabytes.
 # X: dilations reach 2 ** (X - 1).
 # stages: the rate is divided by 2 ** stages.
-LAYERS = dict.fromkeys(("num_layers", "layer", "repeats", "R", "encoder_blocks", "decoder_blocks"), (1, 64)) | {
+LAYERS = dict.fromkeys(
+    ("num_layers", "layer", "repeats", "cells", "R", "encoder_blocks", "decoder_blocks"), (1, 64)
+) | {
     "X": (1, 12),
     "stages": (1, 12),
 }
