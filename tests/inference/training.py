@@ -28,7 +28,7 @@ def mixture(generator, seconds, rate=RATE):
     return sources.sum(1) + 0.01 * generator.standard_normal(len(sources)).astype("f4"), sources
 
 
-def trained(steps=250, seed=0):
+def trained(steps=300, seed=0):
     """Train on mixtures of `voices`: about 16 dB SI-SNR improvement on mixtures like them.
 
     Returns

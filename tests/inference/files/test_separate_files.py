@@ -54,7 +54,7 @@ def test_voices_are_separated(model, tmp_path):
     assert ratio > 12  # of 0 dB in the mixture
     # Loudness too: the sources are those that were mixed, not only up to a factor.
     levels = sorted(np.sqrt(np.mean(found**2, 0))), sorted(np.sqrt(np.mean(sources**2, 0)))
-    np.testing.assert_allclose(*levels, rtol=0.15)
+    np.testing.assert_allclose(*levels, rtol=0.1)
 
 
 @pytest.mark.parametrize("rate", [8000, 16000, 44100])
