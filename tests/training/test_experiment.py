@@ -230,7 +230,7 @@ def test_a_file_is_checked_like_the_command_line(default, tmp_path):
     text = default.read_text(encoding="utf-8")
     (tmp_path / "e.yaml").write_text(text.replace("batch_size: 4 ", "batch_size: 2.0 "), encoding="utf-8")
     assert repr(Experiment(tmp_path / "e.yaml").settings["batch_size"]) == "2"
-    (tmp_path / "e.yaml").write_text(text.replace("lr: 0.002 ", "lr: fast "), encoding="utf-8")
+    (tmp_path / "e.yaml").write_text(text.replace("lr: 0.004 ", "lr: fast "), encoding="utf-8")
     with pytest.raises(UserError, match="lr must be a number"):
         Experiment(tmp_path / "e.yaml")
 
@@ -238,7 +238,7 @@ def test_a_file_is_checked_like_the_command_line(default, tmp_path):
 def test_a_dictionary_replaces_the_files(default, tmp_path):
     """HyperPyYAML merges dictionaries, so that a factor of the file could not be taken away."""
     (tmp_path / "networks").symlink_to(default.parent / "networks")
-    text = default.read_text(encoding="utf-8").replace("lr_factors: {} ", "lr_factors: {masknet: 0.1} ")
+    text = default.read_text(encoding="utf-8").replace("lr_factors: {encoder", "lr_factors: {masknet")
     (tmp_path / "e.yaml").write_text(text, encoding="utf-8")
     assert Experiment(tmp_path / "e.yaml", {"lr_factors": {"encoder": 0}}).settings["lr_factors"] == {"encoder": 0}
 
@@ -263,17 +263,17 @@ def test_options_of_a_saved_experiment_take_effect_everywhere(default, tmp_path)
     saved = tmp_path / "run" / "hyperparams.yaml"
     saved.parent.mkdir()
     Experiment(default, {"output_folder": str(saved.parent), "network": "dprnn-small"}).save(saved)
-    overrides = {"output_folder": str(tmp_path / "new"), "number_of_epochs": 7, "lr": 0.001}
+    overrides = {"output_folder": str(tmp_path / "new"), "number_of_epochs": 9, "lr": 0.001}
     again = Experiment(saved, overrides)
     hparams = again.build()
     assert hparams["checkpointer"].checkpoints_dir == tmp_path / "new" / "save"
-    assert hparams["epoch_counter"].limit == 7 and len(hparams["lr_scheduler"].value_at_epoch) == 8
+    assert hparams["epoch_counter"].limit == 9 and len(hparams["lr_scheduler"].value_at_epoch) == 10
     assert type(hparams["modules"]["masknet"]).__name__ == "Dual_Path_Model"
     again.save(tmp_path / "again.yaml")
-    assert Experiment(tmp_path / "again.yaml", {"lr": 0.002}).settings["number_of_epochs"] == 7
+    assert Experiment(tmp_path / "again.yaml", {"lr": 0.002}).settings["number_of_epochs"] == 9
 
     old = saved.read_text(encoding="utf-8").split("# With options")[0]  # as saved by earlier versions
     saved.write_text(old, encoding="utf-8")
-    assert Experiment(saved).settings["lr"] == 0.002
+    assert Experiment(saved).settings["lr"] == 0.004
     with pytest.raises(UserError, match=f"resolved experiment.*--output_folder {saved.parent}"):
         Experiment(saved, overrides)
