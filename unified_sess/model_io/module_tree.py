@@ -71,6 +71,8 @@ NUMBERS = {
     "stride": (1, 8192),
     "frequencies": (2, 8193),
     "bands": (1, 8193),
+    "high_frequencies": (0, 8192),
+    "high_pooling": (1, 8192),
     "P": (1, 255),
     "K": (2, 2500),
     "segment_size": (1, 2500),

@@ -116,6 +116,11 @@ class TimeFrequencyNet(nn.Module):
         Frequencies that share a point of the grid.
     block : int
         Points of the grid that an LSTM takes in one step, along either path: fewer, wider steps are faster.
+    high_frequencies : int
+        How many of the highest frequencies share points of their own, which are wider: little of speech is up there
+        (compare BSRNN, Luo and Yu 2023).
+    high_pooling : int
+        Of those, frequencies that share a point.
 
     Example
     -------
@@ -132,11 +137,17 @@ class TimeFrequencyNet(nn.Module):
         num_spks: int = 2,
         pooling: int = 2,
         block: int = 1,
+        high_frequencies: int = 0,
+        high_pooling: int = 16,
     ) -> None:
         super().__init__()
-        if (frequencies - 1) % pooling:
-            raise ValueError(f"frequencies - 1 = {frequencies - 1} must be a multiple of pooling, not {pooling}")
-        self.num_spks = num_spks
+        self.low = frequencies - high_frequencies
+        if (self.low - 1) % pooling:
+            raise ValueError(f"frequencies - 1 = {self.low - 1} must be a multiple of pooling, not {pooling}")
+        if high_frequencies % high_pooling:
+            raise ValueError(f"high_frequencies {high_frequencies} must be a multiple of high_pooling {high_pooling}")
+        self.num_spks, self.has_high = num_spks, high_frequencies > 0
+        self.points = (self.low - 1) // pooling + 1  # of the grid, below the wide ones
         width = max(3, pooling // 2 * 2 + 1)  # at least the stride, so that no frequency is passed over
         grid = {"kernel_size": (3, width), "stride": (1, pooling), "padding": (1, width // 2)}
         self.inputs = nn.Conv2d(3, channels, **grid)
@@ -148,21 +159,38 @@ class TimeFrequencyNet(nn.Module):
         self.masks = nn.ConvTranspose2d(channels, 2 * num_spks, **grid)
         # Sources start as the mixture, each with its polarity: SI-SNR does not see it, and it stays as it starts.
         nn.init.ones_(self.masks.bias)
+        if high_frequencies:
+            grid = {"kernel_size": (3, high_pooling), "stride": (1, high_pooling), "padding": (1, 0)}
+            self.high_inputs = nn.Conv2d(3, channels, **grid)
+            self.high_masks = nn.ConvTranspose2d(channels, 2 * num_spks, **grid)
+            nn.init.ones_(self.high_masks.bias)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Returns masks `[masks, batch, 2 * frequencies, frames]` for features `[batch, 2 * frequencies, frames]`."""
-        x = self.norm(self.inputs(level_and_phase(features))).permute(0, 2, 3, 1)  # [batch, frames, grid, channels]
+        x = self.norm(self._points(level_and_phase(features))).permute(0, 2, 3, 1)  # [batch, frames, grid, channels]
         for layer in self.layers:
             x = layer["frequency"](x)
             x = layer["time"](x.transpose(1, 2)).transpose(1, 2)
-        masks = self.masks(x.permute(0, 3, 1, 2)).transpose(2, 3)  # [batch, 2 * masks, frequencies, frames]
+        masks = self._masks(x.permute(0, 3, 1, 2)).transpose(2, 3)  # [batch, 2 * masks, frequencies, frames]
         return masks.unflatten(1, (self.num_spks, 2)).flatten(2, 3).transpose(0, 1)
 
     @torch.no_grad()
     def start_as_identity(self) -> None:
         """Make every mask 1, all weights still to train."""
-        self.masks.weight.zero_()
-        self.masks.bias.fill_(1)
+        for name, layer in self.named_children():
+            if name in ("masks", "high_masks"):
+                layer.weight.zero_()
+                layer.bias.fill_(1)
+
+    def _points(self, parts):
+        if not self.has_high:
+            return self.inputs(parts)
+        return torch.cat((self.inputs(parts[..., : self.low]), self.high_inputs(parts[..., self.low :])), dim=3)
+
+    def _masks(self, x):
+        if not self.has_high:
+            return self.masks(x)
+        return torch.cat((self.masks(x[..., : self.points]), self.high_masks(x[..., self.points :])), dim=3)
 
 
 class RecurrentPath(nn.Module):
