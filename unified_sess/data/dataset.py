@@ -17,9 +17,9 @@ class MixtureDataset(torch.utils.data.Dataset):
     """Mixtures of a corpus on disk.
 
     Items are dictionaries with `id`, `mixture` `[time]`, `clean` `[time]` and `sources` `[time, speakers]`, asked for
-    with `(epoch, index, length)` or by their number alone. Mixture, clean mixture and sources are cut alike. With speed
-    perturbation each source is resampled by a factor of its own and the noise is added again afterwards, as in the
-    paper's training; in a reverberant corpus the dry and the reverberant source by the same factor.
+    with `(epoch, index, length)` or by their number alone. Mixture, clean mixture and sources are cut alike. With speed perturbation each source is resampled by a factor of its own
+    and the noise is added again afterwards, as in the paper's training; in a reverberant corpus the dry and the
+    reverberant source by the same factor.
 
     Arguments
     ---------
@@ -31,9 +31,6 @@ class MixtureDataset(torch.utils.data.Dataset):
         With epoch and index it keys an item's randomness.
     speed_factors : list of float
         Factors to draw from (0.95 is slower); None leaves the sources as they are.
-    remix : bool
-        Take all sources but the first, and the noise, from other mixtures (compare Demucs, Défossez et al. 2019): new
-        pairs each time. As seldom as two mixtures share a person, somebody then is mixed with himself.
 
     Raises
     ------
@@ -42,14 +39,9 @@ class MixtureDataset(torch.utils.data.Dataset):
     """
 
     def __init__(
-        self,
-        manifest: Manifest,
-        sample_rate: int,
-        seed: int = 0,
-        speed_factors: Sequence[float] | None = None,
-        remix: bool = False,
+        self, manifest: Manifest, sample_rate: int, seed: int = 0, speed_factors: Sequence[float] | None = None
     ) -> None:
-        self.manifest, self.remix = manifest, remix
+        self.manifest = manifest
         self.sample_rate, self.seed = sample_rate, seed
         self.speed_factors = [float(f) for f in speed_factors] if speed_factors else None
         self.frames = np.asarray(manifest.frames)
@@ -61,8 +53,8 @@ class MixtureDataset(torch.utils.data.Dataset):
         epoch, index, length = item_key(key, len(self))
         row = self.manifest[index]
         random = np.random.default_rng([self.seed, epoch, index])
-        if self.speed_factors or self.remix:
-            return self._mixed_anew(row, length, random)
+        if self.speed_factors:
+            return self._perturbed(row, length, random)
         start, stop = 0, None
         if length is not None and length < row.frames:
             start = int(random.integers(row.frames - length + 1))
@@ -75,36 +67,27 @@ class MixtureDataset(torch.utils.data.Dataset):
             clean = sum(self._read(path, row, start, stop) for path in row.images)
         return {"id": row.id, "mixture": mixture, "clean": clean, "sources": sources}
 
-    def _mixed_anew(self, row, length, random):
-        factors = random.choice(self.speed_factors or [1.0], size=len(row.sources))
-        rows, noise_row = [row] * len(row.sources), row
-        if self.remix:
-            others = [self.manifest[int(k)] for k in random.integers(len(self), size=len(row.sources))]
-            rows, noise_row = [row, *others[1:]], others[0]
-        frames = min(r.frames for r in (*rows, noise_row))
+    def _perturbed(self, row, length, random):
+        factors = random.choice(self.speed_factors, size=len(row.sources))
         wanted = length
         if wanted is None:  # whole signals: as long as the shortest perturbed source
-            wanted = min(frames, *(math.floor(r.frames / f) for r, f in zip(rows, factors)))
+            wanted = min(row.frames, *(math.floor(row.frames / f) for f in factors))
         start = int(random.integers(max(row.frames - wanted, 0) + 1))
-        starts = [start] * len(rows)
-        if self.remix:
-            starts[1:] = [int(random.integers(max(r.frames - wanted, 0) + 1)) for r in rows[1:]]
 
-        def perturbed(kind):
+        def perturbed(paths):
             signals = []
-            for k, (r, factor) in enumerate(zip(rows, factors)):
-                need = min(math.ceil(wanted * factor) + 1, r.frames)
-                first = min(starts[k], r.frames - need)
-                signal = self._read(getattr(r, kind)[k], r, first, first + need)
+            for path, factor in zip(paths, factors):
+                need = min(math.ceil(wanted * factor) + 1, row.frames)
+                first = min(start, row.frames - need)
+                signal = self._read(path, row, first, first + need)
                 if factor != 1:
                     signal = soxr.resample(signal, self.sample_rate * factor, self.sample_rate)
                 signals.append(_cut_or_padded(signal, wanted))
             return np.stack(signals, axis=1)
 
-        sources = perturbed("sources")
-        clean = (sources if row.images == row.sources else perturbed("images")).sum(1)
-        start = min(start, max(noise_row.frames - wanted, 0))
-        noise = self._noise(noise_row, start, start + wanted)
+        sources = perturbed(row.sources)
+        clean = (sources if row.images == row.sources else perturbed(row.images)).sum(1)
+        noise = self._noise(row, start, start + wanted)
         return {"id": row.id, "mixture": clean + _cut_or_padded(noise, wanted), "clean": clean, "sources": sources}
 
     def _noise(self, row, start, stop):

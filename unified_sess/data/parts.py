@@ -53,8 +53,8 @@ def build_datasets(
     ---------
     settings : dict
         Scalar settings of the experiment: save_folder, sample_rate, num_spks, mode, train_split, valid_mixtures,
-        test_mixtures, seed, speed_perturb, remix, training_signal_len and, for mixing on the fly, speech_folder,
-        noise_folder, speakers, speech_shares, noise_shares, cache_folder, mixtures_per_epoch, scenes, allow_overlap.
+        test_mixtures, seed, speed_perturb, training_signal_len and, for mixing on the fly, speech_folder, noise_folder, speakers, speech_shares,
+        noise_shares, cache_folder, mixtures_per_epoch, scenes, allow_overlap.
     data_folder : str
         LibriMix or WHAM! folder.
 
@@ -81,8 +81,7 @@ def build_datasets(
     for part, path in prepare_manifests(corpus, settings["save_folder"]).items():
         manifest = read_manifest(path, corpus.root).spread(settings.get(f"{part}_mixtures"))
         factors = settings.get("speed_perturb") if part == "train" else None
-        remix = part == "train" and settings.get("remix", False)
-        datasets[part] = MixtureDataset(manifest, settings["sample_rate"], settings["seed"], factors, remix)
+        datasets[part] = MixtureDataset(manifest, settings["sample_rate"], settings["seed"], factors)
     if dynamic:
         # With a corpus of their own for validation and test, all speakers of the folder train.
         held_out = settings.get("data_folder") is None

@@ -301,7 +301,6 @@ SETTINGS = {
     "test_mixtures": Whole(least=1, most=LARGEST_COUNT, optional=True, absent=None),
     "training_signal_len": Number(least=0.01, most=LONGEST_SECONDS, unit="s", optional=True),
     "speed_perturb": Numbers(each=Number(least=0.1, most=10), optional=True),
-    "remix": Flag(absent=False),
     "num_workers": Whole(least=0, most=1024),
     "audio_examples": Whole(least=0, most=LARGEST_COUNT),
     # Fine-tuning

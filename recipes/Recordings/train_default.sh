@@ -1,0 +1,28 @@
+#!/bin/sh
+# Trains the model that ships: a model at 8 kHz learns to separate (recipes/Mini/train_start.sh) and grows to 16 kHz, which
+# then learns rooms, turns, telephones and silence. Goes on after a stop.
+#
+#     sh recipes/Recordings/train_default.sh MINI SCENES SPEECH NOISE [OUTPUT [OPTIONS OF train.py]]
+#
+# MINI: what recipes/Mini/make_mini.py made; SCENES: what make_scenes.py made; SPEECH, NOISE: folders, or lists of them such as
+# "[A, B]". OPTIONS for the second training, such as --speakers "[null, B.csv]" --speech_shares "[0.5, 0.5]".
+# START=FOLDER takes a trained model at 8 kHz instead of training one.
+set -eu
+repository=$(cd "$(dirname "$0")/../.." && pwd)
+mini=$1 scenes=$2 speech=$3 noise=$4 output=${5:-results/Recordings/default}
+shift 4
+[ $# -eq 0 ] || shift
+export OMP_NUM_THREADS=1 # two processes share two cores
+
+start=${START:-$output/8k/start}
+[ -n "${START:-}" ] || sh "$repository/recipes/Mini/train_start.sh" "$mini" "$mini/speech/train-clean-100" "$noise" "$output/8k"
+[ -f "$output/grown/model.safetensors" ] || python "$repository/recipes/Recordings/grow.py" "$start" "$output/grown" \
+    --data-folder "$mini/Libri2Mix"
+torchrun --standalone --nproc_per_node 2 "$repository/train.py" "$repository/recipes/Recordings/unified.yaml" \
+    --pretrained "$output/grown" --data_folder "$scenes" --speech_folder "$speech" --noise_folder "$noise" --batch_size 1 \
+    --output_folder "$output/unified" "$@"
+default=$repository/unified_sess/models/default
+unified-sess export "$output/unified" "$default" --half --plain
+python "$repository/recipes/Recordings/choose_silence.py" "$default" --data-folder "$scenes"
+unified-sess export "$default" "$default/model.onnx" --half
+cat "$repository/recipes/Recordings/default_card.md" >> "$default/README.md"
