@@ -1,23 +1,30 @@
 #!/usr/bin/env python3
 """Put a trained `tfdprnn-small` at 8 kHz into a `tfdprnn-wide` at 16 kHz, which then need not learn to separate anew.
 
-    python recipes/Recordings/grow.py MODEL OUTPUT
+    python recipes/Recordings/grow.py MODEL OUTPUT --data-folder data/mini/Libri2Mix
 
 MODEL: what `unified-sess export` made. OUTPUT: a model folder for `--pretrained`. Up to 4 kHz it does what MODEL does;
-above, it starts with what MODEL learnt about lower frequencies.
+above, it starts with what MODEL learnt about lower frequencies. The data folder has validation mixtures at MODEL's rate,
+to find how loud its sources are: SI-SNR, as a loss, is blind to it, and the losses of the next training are not.
 """
 
 import argparse
 import copy
+import tempfile
 from pathlib import Path
 
 import torch
 
+from unified_sess.data.corpora import find_corpus, prepare_manifests
+from unified_sess.data.dataset import MixtureDataset
+from unified_sess.data.manifest import read_manifest
+from unified_sess.inference import UnifiedSeparation
 from unified_sess.model_io.model_files import load_model, save_model
 from unified_sess.model_io.module_tree import build
 from unified_sess.nnet.time_frequency import TimeFrequencyNet
 from unified_sess.utils.errors import UserError, one_line_errors
 
+MIXTURES = 20
 HIGH_POOLING = 16  # frequencies that share a point of the grid above those of MODEL
 LOUDER = 2**0.5  # what frames of twice the samples make of a feature, beside the mean power of all of them
 
@@ -27,10 +34,30 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path, help="folder of a model of tfdprnn-small")
     parser.add_argument("output", type=Path, help="folder to write")
-    parser.add_argument("--gain", type=float, default=1.0, help="by what MODEL's sources are too loud; default 1")
+    parser.add_argument("--data-folder", type=Path, required=True, help="corpus with a validation part")
     options = parser.parse_args()
     with one_line_errors("grow.py"):
-        grow(options.model, options.output, options.gain)
+        gain = measure_gain(options.model, options.data_folder)
+        print(f"sources are {gain:.3g} times as loud as in the mixture")
+        grow(options.model, options.output, gain)
+
+
+def measure_gain(source: str | Path, data_folder: str | Path) -> float:
+    """By what factor a model's sources are louder than those of validation mixtures, the median of `MIXTURES` of them."""
+    model = UnifiedSeparation.from_pretrained(source)
+    corpus = find_corpus(data_folder, model.sample_rate, num_spks=model.num_spks, parts=("valid",))
+    gains = []
+    with tempfile.TemporaryDirectory() as folder:
+        manifest = read_manifest(prepare_manifests(corpus, folder, progress=False)["valid"], corpus.root)
+        mixtures = MixtureDataset(manifest.spread(MIXTURES), model.sample_rate)
+        for item in (mixtures[k] for k in range(len(mixtures))):
+            truth = torch.from_numpy(item["sources"])
+            found = model.separate_batch(torch.from_numpy(item["mixture"]).unsqueeze(0))[0].cpu()
+            products = found.T @ truth
+            alike = products.abs() / found.norm(dim=0).unsqueeze(1) / truth.norm(dim=0)
+            best = alike.argmax(1)
+            gains += (products[range(len(best)), best] / truth[:, best].square().sum(0)).tolist()
+    return float(torch.tensor(gains).median())
 
 
 def grow(source: str | Path, folder: str | Path, gain: float = 1.0) -> None:
@@ -43,7 +70,7 @@ def grow(source: str | Path, folder: str | Path, gain: float = 1.0) -> None:
     source, folder : str or Path
         Model folders.
     gain : float
-        By what the sources are louder than they should be: SI-SNR, as a loss, is blind to it.
+        By what the sources are louder than they should be.
 
     Raises
     ------
@@ -51,8 +78,8 @@ def grow(source: str | Path, folder: str | Path, gain: float = 1.0) -> None:
         When it is no network on a spectrogram with a grid for all frequencies.
     """
     config, old = load_model(source)
-    nets = ("enhancer", "masknet")
-    if not all(isinstance(old[name], TimeFrequencyNet) and not old[name].has_high for name in nets):
+    nets = [name for name, module in old.items() if isinstance(module, TimeFrequencyNet) and not module.has_high]
+    if "masknet" not in nets:
         raise UserError(f"{source} is no model of tfdprnn-small, so it cannot be grown")
     trees = copy.deepcopy(config.modules)
     for name in ("encoder", "decoder"):

@@ -18,6 +18,7 @@ from unified_sess.utils.errors import one_line_errors, writable_folder
 EXPERIMENT = Path(__file__).with_name("unified.yaml")
 PARTS = {"dev": ("dev-clean", "cv"), "test": ("test-clean", "tt")}
 SECONDS = 6
+ACTIVE_OF_THREE = [0.02, 0.22, 0.56, 0.2]  # chances that 0 to 3 people speak
 
 
 def main() -> None:
@@ -27,11 +28,15 @@ def main() -> None:
     parser.add_argument("--noise", type=Path, required=True, help="holds cv and tt")
     parser.add_argument("--output", type=Path, required=True, help="appears whole or not at all")
     parser.add_argument("--rate", type=int, help="Hz; default: that of the experiment file")
+    parser.add_argument("--num-spks", type=int, choices=(2, 3), default=2, help="people at most")
     parser.add_argument("--rooms", type=int, default=200, help="rooms to simulate")
     options = parser.parse_args()
     with one_line_errors("make_scenes.py"):
         settings = Experiment(EXPERIMENT).settings
         rate = options.rate or settings["sample_rate"]
+        scenes = settings["scenes"] | {"room_count": options.rooms}
+        if options.num_spks == 3:
+            scenes["active"] = ACTIVE_OF_THREE
         index = Path(writable_folder(options.output.parent)) / "index"
 
         def make(part: str) -> DynamicMixingDataset:
@@ -41,11 +46,11 @@ def main() -> None:
                 options.noise / noise,
                 index,
                 rate,
-                settings["num_spks"],
+                options.num_spks,
                 SECONDS * rate,
                 seed=7,
                 speed_factors=None,
-                scenes=settings["scenes"] | {"room_count": options.rooms},
+                scenes=scenes,
             )
 
         print(write_held_out(options.output, make, rate))

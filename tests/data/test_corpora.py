@@ -8,7 +8,7 @@ import pytest
 import soundfile
 
 from tests.corpus import make_corpus
-from unified_sess.data.corpora import find_corpus, prepare_manifests
+from unified_sess.data.corpora import find_corpus, prepare_manifests, rate_there
 from unified_sess.data.dataset import MixtureDataset
 from unified_sess.data.manifest import read_manifest
 from unified_sess.utils.errors import UserError
@@ -158,3 +158,19 @@ def test_a_source_of_another_length_is_named(libri2mix, tmp_path):
     with pytest.raises(UserError, match=r"s2/u1\.wav has \d+ samples"):
         prepare_manifests(find_corpus(libri2mix), tmp_path / "save", progress=False)
     assert not (tmp_path / "save" / "valid.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("names", "asked", "found"),
+    [
+        (["wav8k", "wav16k"], 8000, 8000),
+        (["wav8k"], 16000, 8000),
+        (["Libri2Mix/wav8k", "Libri2Mix/wav16k"], 44100, 16000),
+        (["train"], 16000, 16000),
+    ],
+)
+def test_the_rate_of_a_data_folder_is_the_wanted_one_or_the_highest_there(tmp_path, names, asked, found):
+    for name in names:
+        (tmp_path / name).mkdir(parents=True)
+    assert rate_there(tmp_path, asked) == found
+    assert all(rate_there(tmp_path / name / "min", 16000) == 8000 for name in names if name == "wav8k")

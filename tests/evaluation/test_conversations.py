@@ -5,6 +5,8 @@ import csv
 import numpy as np
 import pytest
 import soundfile
+import soxr
+import torch
 
 from unified_sess.evaluation.conversation_set import conversation_lines, find_conversations, read_conversations
 from unified_sess.evaluation.conversations import (
@@ -156,8 +158,6 @@ class Separation:
     sample_rate, num_spks, config = RATE, 2, None
 
     def separate_file(self, path):
-        import torch
-
         folder = path.parents[1]
         files = [folder / f"s{k}" / path.name for k in (2, 1)]
         tracks = [soundfile.read(f)[0] if f.exists() else np.zeros(soundfile.info(path).frames) for f in files]
@@ -198,6 +198,21 @@ def test_the_command_measures_a_set_of_conversations(conversation_folder, tmp_pa
     )
     table = list(csv.DictReader((tmp_path / "out" / "test_results.csv").open(encoding="utf-8")))
     assert table[0]["speakers"] == "14 19" and table[-1]["ID"] == "mean"
+
+
+def test_a_model_of_another_rate_is_measured_at_the_rate_of_the_set(conversation_folder, tmp_path, monkeypatch):
+    class AtTwiceTheRate(Separation):
+        sample_rate = 2 * RATE
+
+        def separate_file(self, path):
+            return torch.from_numpy(soxr.resample(super().separate_file(path)[0].numpy(), 1, 2)).unsqueeze(0)
+
+    monkeypatch.setattr(
+        "unified_sess.inference.separation.UnifiedSeparation.from_pretrained", lambda *_, **__: AtTwiceTheRate()
+    )
+    monkeypatch.setattr("unified_sess.evaluation.conversation_set.write_report", lambda *_: None)
+    results = evaluate_command(conversation_folder, output=tmp_path / "out", progress=False)
+    assert results.means()["right_track"] > 99 and results.details["sample_rate"] == RATE
 
 
 def test_a_set_at_another_rate_or_without_its_table_is_named(conversation_folder):

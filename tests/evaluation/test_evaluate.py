@@ -238,6 +238,40 @@ def test_the_command_needs_nothing_but_a_model_and_the_test_part(corpus, tmp_pat
     assert (out / "test_results.csv").read_bytes() == (tmp_path / "other" / "test_results.csv").read_bytes()
 
 
+def test_a_network_of_another_rate_is_measured_at_the_rate_of_the_corpus(corpus, tmp_path, no_report):
+    """Its estimates are the mixture: resampled there and back they improve nothing, and lose next to nothing."""
+
+    class Copies:
+        def __init__(self):
+            self.heard = []
+
+        def separate_batch(self, mixture):
+            self.heard.append(mixture.shape[1])
+            return mixture.unsqueeze(2).expand(-1, -1, 2)
+
+        def enhance_batch(self, mixture):
+            return mixture
+
+    network = Copies()
+    results = evaluate(network, corpus, tmp_path / "out", audio_examples=0, network_rate=16000)
+    assert network.heard == [2 * soundfile.info(row.mixture).frames for row in corpus]
+    assert (results.details["sample_rate"], results.details["network_rate"]) == (8000, 16000)
+    for metric in ("si_snri", "se_si_snri"):
+        assert abs(results.values(metric)).max() < 0.5
+
+
+def test_the_command_takes_a_corpus_that_is_not_there_at_the_rate_of_the_model(tmp_path, monkeypatch, no_report):
+    model = pretrained(2)
+    model.hparams.sample_rate = 16000
+    monkeypatch.setattr("unified_sess.inference.separation.UnifiedSeparation.from_pretrained", lambda *_, **__: model)
+    make_corpus(tmp_path / "Libri2Mix" / "wav8k" / "min", splits=[("test", 2)])
+    out = tmp_path / "out"
+    results = evaluate_command(tmp_path / "Libri2Mix", output=out, metrics=METRICS, audio_examples=1, progress=False)
+    assert (results.details["sample_rate"], results.details["network_rate"]) == (8000, 16000)
+    example = next((out / "audio").rglob("*.wav"))
+    assert soundfile.info(example).samplerate == 8000
+
+
 def test_a_model_of_too_few_speakers_is_refused_with_options_that_evaluate_has(corpus, tmp_path, monkeypatch):
     model = pretrained(1)
     monkeypatch.setattr("unified_sess.inference.separation.UnifiedSeparation.from_pretrained", lambda *_, **__: model)

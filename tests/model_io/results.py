@@ -17,7 +17,7 @@ def node(name, **arguments):
 
 def trees(backbone, num_spks=2, channels=8):
     """Trees of a network like that of `tests.networks.tiny_modules`, or of one that SpeechBrain does not have."""
-    if backbone in ("tfdprnn", "bandsplit", "locoformer"):
+    if backbone in ("tfdprnn", "wide", "bandsplit", "locoformer"):
         return _spectral(backbone, num_spks)
     if backbone == "sepreformer":
         return _sepreformer(channels, num_spks)
@@ -71,6 +71,8 @@ def _sepreformer(channels, num_spks):
 def _spectral(backbone, num_spks):
     kind = "unified_sess.nnet.time_frequency"
     net, more = f"{kind}.TimeFrequencyNet", {}
+    if backbone == "wide":
+        more = {"high_frequencies": 16, "high_pooling": 8}
     if backbone == "bandsplit":
         net, more = "unified_sess.nnet.band_split.BandSplitNet", {"bands": [[8, 2], [25, 5]], "frequency_hidden": 4}
     more = {"frequencies": 33, "channels": 4, "hidden": 4, "num_layers": 1, "block": 3, **more}

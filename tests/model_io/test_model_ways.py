@@ -52,7 +52,7 @@ def exported(tmp_path_factory):
 
 @pytest.mark.parametrize(
     ("backbone", "num_spks"),
-    [("convtasnet", 3), ("dprnn", 2), ("sepformer", 2), ("none", 2), ("tfdprnn", 2), ("bandsplit", 2)]
+    [("convtasnet", 3), ("dprnn", 2), ("sepformer", 2), ("none", 2), ("tfdprnn", 2), ("wide", 2), ("bandsplit", 2)]
     + [("sepreformer", 3), ("locoformer", 2)],
 )
 def test_every_way_gives_the_same_sources(tmp_path, backbone, num_spks):

@@ -32,7 +32,7 @@ def spectral(backbone="tfdprnn", **options):
     return ModelConfig(content, 2, 8000, **options), modules
 
 
-@pytest.mark.parametrize("backbone", ["tfdprnn", "bandsplit"])
+@pytest.mark.parametrize("backbone", ["tfdprnn", "wide", "bandsplit"])
 @pytest.mark.parametrize("options", [{}, {"silence_threshold": -30.0, "enhanced_from": "sources"}])
 def test_a_file_of_onnxruntime_alone_gives_the_samples_of_torch(tmp_path, short_trials, backbone, options):
     make_results(tmp_path / "results", backbone, si_snri=(1.0,))

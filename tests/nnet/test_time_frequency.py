@@ -70,9 +70,11 @@ def test_shapes(num_spks, pooling, block):
 
 @pytest.mark.parametrize("block", [1, 4])
 @pytest.mark.parametrize("pooling", [1, 2, 4, 8])
-def test_every_frequency_is_heard_and_gets_a_mask(pooling, block):
-    network = TimeFrequencyNet(33, channels=8, hidden=4, num_layers=1, pooling=pooling, block=block)
-    features = torch.randn(1, 66, 7, requires_grad=True)
+@pytest.mark.parametrize("high", [0, 16])
+def test_every_frequency_is_heard_and_gets_a_mask(pooling, block, high):
+    size = {"channels": 8, "hidden": 4, "num_layers": 1, "pooling": pooling, "block": block}
+    network = TimeFrequencyNet(33 + high, **size, high_frequencies=high, high_pooling=8)
+    features = torch.randn(1, 2 * (33 + high), 7, requires_grad=True)
     masks = network(features)
     assert (masks[0, 0].std(1) > 0).all()  # a frequency without a path would have a constant mask
     masks.square().sum().backward()
@@ -94,3 +96,11 @@ def test_sizes_that_do_not_fit_are_named():
         SpectralEncoder(256, 100)
     with pytest.raises(ValueError, match="multiple of pooling"):
         TimeFrequencyNet(33, pooling=5)
+    with pytest.raises(ValueError, match="multiple of high_pooling"):
+        TimeFrequencyNet(48, high_frequencies=15, high_pooling=8)
+
+
+def test_high_frequencies_that_share_points_start_as_an_identity_too():
+    network = TimeFrequencyNet(49, channels=8, hidden=4, num_layers=1, high_frequencies=16, high_pooling=8)
+    network.start_as_identity()
+    assert torch.equal(network(torch.randn(2, 98, 5)), torch.ones(2, 2, 98, 5))

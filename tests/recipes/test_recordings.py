@@ -24,7 +24,7 @@ def test_scenes_are_made_and_a_training_of_up_to_three_people_runs(repository, t
     script = repository / "recipes" / "Recordings" / "make_scenes.py"
     monkeypatch.setattr("unified_sess.data.own_folders.held_out.MIXTURES", {"dev": 3, "test": 2})
     folders = ["--speech", tmp_path / "speech", "--noise", tmp_path / "noise", "--output", scenes]
-    monkeypatch.setattr(sys, "argv", [str(script), *map(str, folders), "--rooms", "2"])
+    monkeypatch.setattr(sys, "argv", [str(script), *map(str, folders), "--rooms", "2", "--num-spks", "3"])
     runpy.run_path(str(script), run_name="__main__")
     sources = sorted(scenes.glob("wav16k/min/dev/s3/*.wav"))
     assert len(sources) == 3 and soundfile.info(str(sources[0])).duration == 6
@@ -35,7 +35,8 @@ def test_scenes_are_made_and_a_training_of_up_to_three_people_runs(repository, t
         "speech_folder": speech,
         "noise_folder": noise / "tr",
         "output_folder": tmp_path / "run",
-        "scenes": "{room_count: 2}",
+        "num_spks": 3,
+        "scenes": "{room_count: 2, active: [0.02, 0.22, 0.56, 0.2]}",
         "number_of_epochs": 1,
         "mixtures_per_epoch": 2,
         "training_signal_len": 1.0,

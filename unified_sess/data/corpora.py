@@ -119,6 +119,14 @@ def find_corpus(
     return Corpus(kind, root, splits, found, sample_rate, mixture, clean)
 
 
+def rate_there(data_folder: str | Path, sample_rate: int) -> int:
+    """`sample_rate`, or where a data folder names other rates alone (`wav8k`), the highest of those; in Hz."""
+    folder = Path(data_folder)
+    names = {path.name for path in (*folder.glob("wav*k"), *folder.glob("*/wav*k"))} | set(folder.absolute().parts)
+    rates = {1000 * int(m.group(1)) for m in map(re.compile(r"wav(\d+)k").fullmatch, names) if m}
+    return sample_rate if not rates or sample_rate in rates else max(rates)
+
+
 def _root(folder, sample_rate, mode, num_spks):
     """The folder of the splits below `folder`, its layout and its number of speakers."""
     candidates = []

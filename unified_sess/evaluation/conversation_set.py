@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from unified_sess.evaluation.conversations import METRICS, conversation_metrics
 from unified_sess.evaluation.partial import Partial
+from unified_sess.evaluation.rates import resampled
 from unified_sess.evaluation.report import write_report
 from unified_sess.evaluation.results import Results
 from unified_sess.evaluation.tables import result_tables
@@ -134,6 +135,7 @@ def evaluate_conversations(
     progress: bool = True,
     title: str | None = None,
     training_folder: str | Path | None = None,
+    sample_rate: int | None = None,
 ) -> Results:
     """Separate and measure every recording; write `test_results.csv`, `test_results.json` and `report.html`.
 
@@ -147,10 +149,13 @@ def evaluate_conversations(
         Of `read_conversations`.
     output_folder, limit, progress, title, training_folder
         As in `evaluate_network`.
+    sample_rate : int
+        Of the set, in Hz; None is that of the model.
     """
     rows = rows[:limit]
     output_folder = Path(writable_folder(output_folder))
-    rate, threshold = separation.sample_rate, getattr(separation.config, "silence_threshold", None)
+    rate = sample_rate or separation.sample_rate
+    threshold = getattr(separation.config, "silence_threshold", None)
     partial = Partial(output_folder / PARTIAL_NAME, _fingerprint(separation, rows))
     waiting = [row for row in rows if row.id not in partial.done]
     bar = tqdm(total=len(rows), initial=len(rows) - len(waiting), desc="Evaluating conversations", disable=not progress)
@@ -158,6 +163,8 @@ def evaluate_conversations(
         for row in waiting:
             mixture, direct, images = row.signals(rate)
             tracks = separation.separate_file(row.mixture)[0].numpy()
+            if rate != separation.sample_rate:
+                tracks = resampled(tracks, separation.sample_rate, rate, len(mixture))
             partial.add({"ID": row.id} | conversation_metrics(mixture, direct, images, tracks, rate, threshold))
             bar.update()
     measured = [partial.done[row.id] | _labels(row) for row in rows]

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import soxr
 import torch
 from tqdm import tqdm
 
-from unified_sess.data.corpora import find_corpus, prepare_manifests
+from unified_sess.data.corpora import find_corpus, prepare_manifests, rate_there
 from unified_sess.data.manifest import Manifest, read_manifest
 from unified_sess.evaluation.conversation_set import (
     conversation_lines,
@@ -24,6 +25,7 @@ from unified_sess.evaluation.measuring import default_jobs, measure_all
 from unified_sess.evaluation.metrics import choose_families, metric_names
 from unified_sess.evaluation.partial import Partial
 from unified_sess.evaluation.plots import read_train_log
+from unified_sess.evaluation.rates import resampled
 from unified_sess.evaluation.report import REPORT_NAME, write_report
 from unified_sess.evaluation.results import Results
 from unified_sess.evaluation.speakers import mixture_genders
@@ -54,6 +56,7 @@ def evaluate_network(
     title: str | None = None,
     training_folder: str | Path | None = None,
     speakers: str | Path | None = None,
+    network_rate: int | None = None,
 ) -> Results:
     """Measure every mixture; write `test_results.csv`, `test_results.json`, `report.html` and sound examples.
 
@@ -87,6 +90,8 @@ def evaluate_network(
         Of the report, see `write_report`.
     speakers : str or Path
         LibriSpeech's `SPEAKERS.TXT`, where it does not lie in, above or beside the corpus.
+    network_rate : int
+        In Hz, where it is another than that of the files: mixtures are resampled on the way in, results on the way out.
 
     Returns
     -------
@@ -105,20 +110,26 @@ def evaluate_network(
     genders = mixture_genders([row.id for row in rows], manifest.data_root, speakers)
     if isinstance(network, torch.nn.Module):
         network.eval()
+    rates = None if network_rate in (None, sample_rate) else (sample_rate, network_rate)
+
+    def run(mixture):
+        return run_network(network, mixture, device, rates)
+
     partial = Partial(output_folder / PARTIAL_NAME, _fingerprint(network, rows, sample_rate, metrics))
     waiting = [row for row in rows if row.id not in partial.done]
     bar = tqdm(total=len(rows), initial=len(rows) - len(waiting), desc="Evaluating", disable=not progress)
     mixtures = ((row, read_audio(row.mixture, sample_rate=sample_rate)[0]) for row in waiting)
-    tasks = ((row, x, *run_network(network, x, device), sample_rate, metrics) for row, x in mixtures)
+    tasks = ((row, x, *run(x), sample_rate, metrics) for row, x in mixtures)
     with partial, bar:
         for measured in measure_all(tasks, jobs or default_jobs(len(waiting))):
             partial.add(measured)
             bar.update()
     labelled = [partial.done[row.id] | {"genders": genders.get(row.id, "")} for row in rows]
     names = metric_names(metrics) + [name for name in ("rest_level",) if name in labelled[0]]
-    results = Results(labelled, names, {"sample_rate": sample_rate, "speakers": len(rows[0].sources)})
+    details = {"sample_rate": sample_rate, "speakers": len(rows[0].sources)} | ({"network_rate": network_rate} if rates else {})
+    results = Results(labelled, names, details)
     results.details["groups"] = {name: [g._asdict() for g in table] for name, table in result_tables(results).items()}
-    write_examples(lambda x: run_network(network, x, device), rows, results, output_folder, sample_rate, audio_examples)
+    write_examples(run, rows, results, output_folder, sample_rate, audio_examples)
     results.save(output_folder)
     write_report(output_folder, title, training_folder)
     partial.path.unlink(missing_ok=True)
@@ -127,15 +138,23 @@ def evaluate_network(
 
 @torch.no_grad()
 def run_network(
-    network: "UnifiedNetwork | UnifiedSeparation", mixture: np.ndarray, device: str | torch.device = "cpu"
+    network: "UnifiedNetwork | UnifiedSeparation",
+    mixture: np.ndarray,
+    device: str | torch.device = "cpu",
+    rates: tuple[int, int] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Mixture `[time]` to estimates `[time, speakers]` and the enhanced mixture `[time]`, as numpy arrays."""
-    batch = torch.as_tensor(mixture).unsqueeze(0).to(device)
+    """Mixture `[time]` to estimates `[time, speakers]` and the enhanced mixture `[time]`, as numpy arrays.
+
+    `rates` are those of the mixture and of the network in Hz, where they differ.
+    """
+    heard = mixture if rates is None else soxr.resample(mixture, *rates)
+    batch = torch.as_tensor(heard).unsqueeze(0).to(device)
     if isinstance(network, UnifiedNetwork):  # both from one pass
         sources, enhanced = separate_and_enhance(network, batch, network.enhanced_from)
     else:
         sources, enhanced = network.separate_batch(batch), network.enhance_batch(batch)
-    return sources[0].float().cpu().numpy(), enhanced[0].float().cpu().numpy()
+    results = sources[0].float().cpu().numpy(), enhanced[0].float().cpu().numpy()
+    return results if rates is None else tuple(resampled(x, rates[1], rates[0], len(mixture)) for x in results)
 
 
 def _fingerprint(network, rows, sample_rate, metrics):
@@ -174,7 +193,8 @@ def evaluate_command(
         LibriMix, WHAM! or WHAMR! corpus, or a set of conversations (see `conversation_set.py`, which has measures of
         its own); of it only `part` has to be there.
     model : str or Path
-        Exported folder, results folder of a training, or hub id; None takes the model shipped with the package.
+        Exported folder, results folder of a training, or hub id; None takes the model shipped with the package. Where
+        the corpus is not there at its rate, mixtures and results are resampled.
     output : str or Path
         Folder of the results.
     part : str
@@ -201,12 +221,12 @@ def evaluate_command(
     metrics = choose_families(metrics)
     model_folder = Path(model) if model is not None and is_results_folder(model) else None
     separation = UnifiedSeparation.from_pretrained(model, device=device)
-    rate = separation.sample_rate
+    rate = rate_there(data_folder, separation.sample_rate)
     title = f"{Path(str(model)).name if model else 'shipped model'} on {Path(data_folder).resolve().name}"
     conversations = find_conversations(data_folder, rate, part)
     if conversations is not None:
         rows = read_conversations(conversations)
-        return evaluate_conversations(separation, rows, output, limit, progress, title, model_folder)
+        return evaluate_conversations(separation, rows, output, limit, progress, title, model_folder, rate)
     corpus = find_corpus(data_folder, rate, mode, separation.num_spks, parts=(part,), exact=False)
     if corpus.num_spks > separation.num_spks:
         raise UserError(
@@ -228,6 +248,7 @@ def evaluate_command(
         title=title,
         training_folder=model_folder,
         speakers=speakers,
+        network_rate=separation.sample_rate,
     )
 
 
