@@ -13,15 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from unified_sess.data.manifest import Manifest
+from unified_sess.utils.threads import way_to_wait
 
-QUIET_LOAD = 0.6  # processes that ran in the last minute, for each core
-
-# Threads that wait spin a little on a quiet machine, which makes a step 8 % faster, and sleep on a busy one, where spinning
-# keeps a core from the thread they wait for (benchmarks/busy_machine.py). Read when torch is imported; whoever sets one of
-# them has decided otherwise.
-if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & set(os.environ):
-    quiet = hasattr(os, "getloadavg") and os.getloadavg()[0] < QUIET_LOAD * (os.cpu_count() or 1)
-    os.environ.update({"GOMP_SPINCOUNT": "1000"} if quiet else {"OMP_WAIT_POLICY": "passive"})
+os.environ.update(way_to_wait())  # read when torch is imported
 
 import speechbrain as sb
 import torch

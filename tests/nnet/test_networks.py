@@ -60,7 +60,9 @@ def test_sizes_of_those_that_map_are_the_published_ones_within_two_percent(repos
 
 @pytest.mark.parametrize("name", [name for name in NETWORKS if name.endswith("-small")])
 def test_small_sizes_stay_small(repository, name):
-    limit = 3e6 if name in ("tfdprnn-small", "tfdprnn-wide", "bandsplit-small") else 1e6  # few frames a second: width is cheap
+    limit = (
+        3e6 if name in ("tfdprnn-small", "tfdprnn-wide", "bandsplit-small") else 1e6
+    )  # few frames a second: width is cheap
     assert count_parameters(build(repository, name).values()) < limit
 
 

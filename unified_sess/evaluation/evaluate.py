@@ -126,7 +126,9 @@ def evaluate_network(
             bar.update()
     labelled = [partial.done[row.id] | {"genders": genders.get(row.id, "")} for row in rows]
     names = metric_names(metrics) + [name for name in ("rest_level",) if name in labelled[0]]
-    details = {"sample_rate": sample_rate, "speakers": len(rows[0].sources)} | ({"network_rate": network_rate} if rates else {})
+    details = {"sample_rate": sample_rate, "speakers": len(rows[0].sources)} | (
+        {"network_rate": network_rate} if rates else {}
+    )
     results = Results(labelled, names, details)
     results.details["groups"] = {name: [g._asdict() for g in table] for name, table in result_tables(results).items()}
     write_examples(run, rows, results, output_folder, sample_rate, audio_examples)
