@@ -21,8 +21,9 @@ start=${START:-$output/8k/start}
 torchrun --standalone --nproc_per_node 2 "$repository/train.py" "$repository/recipes/Recordings/unified.yaml" \
     --pretrained "$output/grown" --data_folder "$scenes" --speech_folder "$speech" --noise_folder "$noise" --batch_size 1 \
     --output_folder "$output/unified" "$@"
-default=$repository/unified_sess/models/default
-unified-sess export "$output/unified" "$default" --half --plain
-python "$repository/recipes/Recordings/choose_silence.py" "$default" --data-folder "$scenes"
-unified-sess export "$default" "$default/model.onnx" --half
-cat "$repository/recipes/Recordings/default_card.md" >> "$default/README.md"
+unified-sess export "$output/unified" "$output/trained" --half --plain
+here=$repository/recipes/Recordings
+python "$here/average_models.py" "$output/model" "$output/grown=0.8" "$output/trained=0.2"
+python "$here/choose_silence.py" "$output/model" --data-folder "$scenes"
+unified-sess evaluate --model "$output/model" --data-folder "$mini/Libri2Mix" --output-dir "$output/measured" --metrics si_snr,sdr,stoi
+python "$here/ship.py" "$output/model" "$output/measured"
