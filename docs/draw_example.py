@@ -14,7 +14,7 @@ import matplotlib.pyplot as plt
 
 TITLES = {
     "mixture": "Two people in noise: the recording",
-    "enhanced": "After the enhancer: both people",
+    "enhanced": "Cleaned: both people",
     "s1_estimate": "Separated: first voice",
     "s2_estimate": "Separated: second voice",
 }

@@ -24,6 +24,6 @@ torchrun --standalone --nproc_per_node 2 "$repository/train.py" "$repository/rec
 unified-sess export "$output/unified" "$output/trained" --half --plain
 here=$repository/recipes/Recordings
 python "$here/average_models.py" "$output/model" "$output/grown=0.8" "$output/trained=0.2"
-python "$here/choose_silence.py" "$output/model" --data-folder "$scenes"
+python "$here/choose_silence.py" "$output/model" --data-folder "$scenes" --enhanced-from sources
 unified-sess evaluate --model "$output/model" --data-folder "$mini/Libri2Mix" --output-dir "$output/measured" --metrics si_snr,sdr,stoi
 python "$here/ship.py" "$output/model" "$output/measured"

@@ -59,3 +59,13 @@ def test_nothing_but_the_threshold_changes_in_a_model_folder(tmp_path):
     }
     with pytest.raises(UserError, match="cannot be read"):
         keep_silence_threshold(tmp_path / "none", -30.0)
+
+
+def test_what_the_enhanced_mixture_is_made_of_is_kept_beside_the_threshold(tmp_path):
+    (tmp_path / "config.json").write_text('{"num_spks": 2}', encoding="utf-8")
+    keep_silence_threshold(tmp_path, -30.0, "sources")
+    assert json.loads((tmp_path / "config.json").read_text()) == {
+        "num_spks": 2,
+        "silence_threshold": -30.0,
+        "enhanced_from": "sources",
+    }

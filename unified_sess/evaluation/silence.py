@@ -70,12 +70,16 @@ def choose_silence_threshold(levels: np.ndarray, people: np.ndarray) -> tuple[fl
     return float(best[len(best) // 2]), float(right.max())
 
 
-def keep_silence_threshold(model_folder: str | Path, threshold: float) -> None:
-    """Write a threshold in dB into the `config.json` of a model folder, whole or not at all."""
+def keep_silence_threshold(model_folder: str | Path, threshold: float, enhanced_from: str | None = None) -> None:
+    """Write a threshold in dB into the `config.json` of a model folder, whole or not at all.
+
+    `enhanced_from`, where it is given, is what the enhanced mixture is made of: `enhancer` or `sources`.
+    """
     path = Path(model_folder) / "config.json"
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read ({error}): give the folder of an exported model") from None
     with atomic_path(path) as new:
-        Path(new).write_text(json.dumps(config | {"silence_threshold": threshold}, indent=2) + "\n", encoding="utf-8")
+        config |= {"silence_threshold": threshold} | ({"enhanced_from": enhanced_from} if enhanced_from else {})
+        Path(new).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
