@@ -36,7 +36,7 @@ def average(models: Sequence[tuple[str | Path, float]], folder: str | Path) -> N
     UserError
         When the shares do not add up, or the networks differ.
     """
-    if abs(sum(share for _, share in models) - 1) > 1e-6:
+    if not abs(sum(share for _, share in models) - 1) <= 1e-6:  # NaN too
         raise UserError("the shares of the models must add up to 1")
     loaded = [load_model(source) for source, _ in models]
     config, modules = loaded[-1]

@@ -20,6 +20,7 @@ start=${START:-$output/8k/start}
     --data-folder "$mini/Libri2Mix"
 torchrun --standalone --nproc_per_node 2 "$repository/train.py" "$repository/recipes/Recordings/unified.yaml" \
     --pretrained "$output/grown" --data_folder "$scenes" --speech_folder "$speech" --noise_folder "$noise" --batch_size 1 \
+    --mixtures_per_epoch 200 --number_of_epochs 10 --falling_epochs 4 \
     --output_folder "$output/unified" "$@"
 unified-sess export "$output/unified" "$output/trained" --half --plain
 here=$repository/recipes/Recordings

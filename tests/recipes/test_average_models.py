@@ -39,8 +39,9 @@ def test_weights_lie_between_those_of_the_models(models, average, tmp_path, shar
 def test_other_networks_and_shares_that_do_not_add_up_are_refused(models, average, tmp_path):
     with pytest.raises(UserError, match="another network"):
         average([(models / "c", 0.5), (models / "a", 0.5)], tmp_path / "mean")
-    with pytest.raises(UserError, match="add up to 1"):
-        average([(models / "a", 0.5), (models / "b", 0.6)], tmp_path / "mean")
+    for share in (0.6, float("nan")):
+        with pytest.raises(UserError, match="add up to 1"):
+            average([(models / "a", 0.5), (models / "b", share)], tmp_path / "mean")
     assert not (tmp_path / "mean").exists()
 
 

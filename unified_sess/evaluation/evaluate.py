@@ -115,7 +115,7 @@ def evaluate_network(
     def run(mixture):
         return run_network(network, mixture, device, rates)
 
-    partial = Partial(output_folder / PARTIAL_NAME, _fingerprint(network, rows, sample_rate, metrics))
+    partial = Partial(output_folder / PARTIAL_NAME, _fingerprint(network, rows, rates or sample_rate, metrics))
     waiting = [row for row in rows if row.id not in partial.done]
     bar = tqdm(total=len(rows), initial=len(rows) - len(waiting), desc="Evaluating", disable=not progress)
     mixtures = ((row, read_audio(row.mixture, sample_rate=sample_rate)[0]) for row in waiting)
