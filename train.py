@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from unified_sess.data.manifest import Manifest
-from unified_sess.utils.threads import way_to_wait
 
-os.environ.update(way_to_wait())  # read when torch is imported
+# Threads that wait sleep instead of spinning, which on a busy machine keeps a core from the thread they wait for
+# (benchmarks/busy_machine.py). Read when torch is imported; whoever sets it has decided otherwise.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import speechbrain as sb
 import torch
