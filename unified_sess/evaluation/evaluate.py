@@ -155,8 +155,11 @@ def run_network(
         sources, enhanced = separate_and_enhance(network, batch, network.enhanced_from)
     else:
         sources, enhanced = network.separate_batch(batch), network.enhance_batch(batch)
-    results = sources[0].float().cpu().numpy(), enhanced[0].float().cpu().numpy()
-    return results if rates is None else tuple(resampled(x, rates[1], rates[0], len(mixture)) for x in results)
+    estimates, cleaned = sources[0].float().cpu().numpy(), enhanced[0].float().cpu().numpy()
+    if rates is None:
+        return estimates, cleaned
+    back = rates[1], rates[0], len(mixture)
+    return resampled(estimates, *back), resampled(cleaned, *back)
 
 
 def _fingerprint(network, rows, sample_rate, metrics):

@@ -182,12 +182,12 @@ class TimeFrequencyNet(nn.Module):
                 layer.weight.zero_()
                 layer.bias.fill_(1)
 
-    def _points(self, parts):
+    def _points(self, parts: torch.Tensor) -> torch.Tensor:
         if not self.has_high:
             return self.inputs(parts)
         return torch.cat((self.inputs(parts[..., : self.low]), self.high_inputs(parts[..., self.low :])), dim=3)
 
-    def _masks(self, x):
+    def _masks(self, x: torch.Tensor) -> torch.Tensor:
         if not self.has_high:
             return self.masks(x)
         return torch.cat((self.masks(x[..., : self.points]), self.high_masks(x[..., self.points :])), dim=3)
