@@ -10,8 +10,7 @@ import argparse
 from pathlib import Path
 
 from unified_sess.model_io.export import export
-from unified_sess.model_io.model_card import evaluations_of, write_model_card
-from unified_sess.model_io.model_files import load_model
+from unified_sess.model_io.model_card import evaluations_of
 from unified_sess.model_io.model_folder import SHIPPED
 from unified_sess.utils.errors import UserError, one_line_errors
 
@@ -31,12 +30,9 @@ def main() -> None:
 
 def ship(model: str | Path, measured: str | Path, folder: str | Path) -> None:
     """Write the model folder that ships; raises `UserError` where nothing was measured."""
-    evaluations = evaluations_of(measured)
-    if not evaluations:
+    if not evaluations_of(measured):
         raise UserError(f"{measured} holds no results: run unified-sess evaluate --model {model} first")
-    export(model, folder, half=True, plain=True, onnx=True)
-    config, modules = load_model(folder)
-    write_model_card(folder, config, modules, evaluations)
+    export(model, folder, half=True, plain=True, onnx=True, measured=measured)
     with open(Path(folder) / "README.md", "a", encoding="utf-8") as card:
         card.write(CARD.read_text(encoding="utf-8"))
 

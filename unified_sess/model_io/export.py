@@ -57,7 +57,12 @@ pretrainer: !new:speechbrain.utils.parameter_transfer.Pretrainer
 
 
 def export(
-    results: str | Path, folder: str | Path, half: bool = False, plain: bool = False, onnx: bool = False
+    results: str | Path,
+    folder: str | Path,
+    half: bool = False,
+    plain: bool = False,
+    onnx: bool = False,
+    measured: str | Path | None = None,
 ) -> Path:
     """Write the best checkpoint of a results folder, or the model of another model folder, as a model folder or ONNX file.
 
@@ -74,6 +79,8 @@ def export(
         Leave out what is for SpeechBrain and would be executed.
     onnx : bool
         Also write `model.onnx`, which runs without torch; see `onnx_export.to_onnx`.
+    measured : str or Path, optional
+        What `unified-sess evaluate` wrote: its numbers go into the card, in place of those of `results`.
 
     Returns
     -------
@@ -93,6 +100,8 @@ def export(
         (config, modules), evaluations = load_model(results), read_evaluations(results)
     else:
         (config, modules), evaluations = load_trained_network(results), evaluations_of(results)
+    if measured is not None:
+        evaluations = evaluations_of(measured)
     if half:
         _halve(modules)
     alone = folder.suffix == SUFFIX and not folder.is_dir()
