@@ -51,6 +51,7 @@ def test_what_ships_has_its_numbers_in_the_card_and_an_onnx_file(models, reposit
     ship = runpy.run_path(str(repository / "recipes" / "Recordings" / "ship.py"))["ship"]
     with pytest.raises(UserError, match="holds no results"):
         ship(models / "a", tmp_path, tmp_path / "shipped")
+    assert not (tmp_path / "shipped").exists()
     measured = {"metrics": {"si_snri": {"mean": 4.25, "count": 7}}}
     (tmp_path / "test_results.json").write_text(json.dumps(measured), encoding="utf-8")
     ship(models / "a", tmp_path, tmp_path / "shipped")

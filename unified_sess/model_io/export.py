@@ -91,7 +91,8 @@ def export(
     Raises
     ------
     UserError
-        When the results folder lacks something, the model folder cannot be written, or the network cannot be ONNX.
+        When the results folder lacks something, `measured` holds no results, the model folder cannot be written, or the
+        network cannot be ONNX.
     """
     results, folder = Path(results), Path(folder)
     if folder.exists() and results.exists() and os.path.samefile(results, folder):
@@ -100,8 +101,8 @@ def export(
         (config, modules), evaluations = load_model(results), read_evaluations(results)
     else:
         (config, modules), evaluations = load_trained_network(results), evaluations_of(results)
-    if measured is not None:
-        evaluations = evaluations_of(measured)
+    if measured is not None and not (evaluations := evaluations_of(measured)):
+        raise UserError(f"{measured} holds no results: run unified-sess evaluate --model {results} first")
     if half:
         _halve(modules)
     alone = folder.suffix == SUFFIX and not folder.is_dir()
