@@ -9,10 +9,10 @@ EXPERIMENT = Path(__file__).resolve().parent / "unified.yaml"
 BASE = {
     "separation_loss": "si_snr",
     "enhancement_loss": "snr",
-    "training_signal_len": 1.0,
-    "batch_size": 2,
-    "number_of_epochs": 2,
-    "mixtures_per_epoch": 600,
+    "training_signal_len": 2.0,
+    "batch_size": 4,
+    "number_of_epochs": 4,
+    "mixtures_per_epoch": 400,
     "lr": 0.003,
     "ema_decay": 0.98,  # an average of the weights: two trainings of one row differ by less
     "scenes": "{rooms: 0.5, room_count: 300}",

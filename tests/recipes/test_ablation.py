@@ -71,12 +71,9 @@ def test_an_exported_separator_is_the_same_start(recipe, trained, tmp_path):
         assert first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
 
 
-@pytest.mark.parametrize("network", [{}, {"network": "recipes/Mini/networks/tfdprnn-tiny.yaml", "separator_layers": 1}])
+@pytest.mark.parametrize("network", [{}, {"network": "tfdprnn-laptop", "separator_layers": 2}])
 def test_the_larger_separator_is_as_large_as_the_unified_network(recipe, repository, tmp_path, network):
     from ablation_rows import EXPERIMENT, LAYERS, ROWS
-
-    if network:
-        network = network | {"network": str(repository / network["network"])}
 
     def size(name):
         row = ROWS[name]
@@ -196,7 +193,7 @@ def test_trains_rows_on_both_sets_draws_the_fronts_and_goes_on(repository, tmp_p
         make_corpus(tmp_path / "mini" / name, (("train-100", 2), ("dev", 1), ("test", 2)), seconds=0.5)
     command = [sys.executable, repository / "recipes/Mini/run_ablation.py", "--data", tmp_path / "mini", "--seeds", "1"]
     command += ["--output", tmp_path / "out", "--layers", "1", "--rows", "separation alone", "gm, warm start"]
-    short = ["--", "--network", repository / "recipes/Mini/networks/tfdprnn-tiny.yaml", "--number_of_epochs", "1"]
+    short = ["--", "--network", "tfdprnn-laptop", "--number_of_epochs", "1"]
     short += ["--scenes", "null", "--training_signal_len", "0.3"]
     ended = subprocess.run([*command, *short], check=False, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
