@@ -4,8 +4,6 @@ from collections.abc import Sequence
 
 import torch
 
-from unified_sess.utils.errors import UserError
-
 
 def adam_factors(optimizer: torch.optim.Optimizer, parameters: Sequence[torch.Tensor]) -> list[torch.Tensor] | None:
     """Factor of every weight's gradient in the next step, lr / (sqrt(v) + eps), momentum aside.
@@ -15,26 +13,19 @@ def adam_factors(optimizer: torch.optim.Optimizer, parameters: Sequence[torch.Te
     Arguments
     ---------
     optimizer : torch.optim.Optimizer
-        Adam or a sibling that keeps `exp_avg_sq`.
+        Adam or a sibling that keeps `exp_avg_sq` for each of them.
     parameters : list of torch.Tensor
         Of its parameters.
 
     Returns
     -------
     factors : list of torch.Tensor
-        Of the parameters' shapes; None before the first step.
-
-    Raises
-    ------
-    UserError
-        The optimizer keeps no mean square.
+        Of the parameters' shapes; None before the first step, and where the optimizer keeps no mean square.
     """
     group_of = {id(p): group for group in optimizer.param_groups for p in group["params"]}
     states = [optimizer.state.get(p) or {} for p in parameters]
-    if not all(states):
-        return None
     if any("exp_avg_sq" not in state for state in states):
-        raise UserError("steps are those of Adam: give opt_class torch.optim.Adam or AdamW, or modulated gradient")
+        return None
     factors = []
     for parameter, state in zip(parameters, states):
         group = group_of[id(parameter)]

@@ -198,6 +198,8 @@ class UnifiedBrain(BatchPasses, OneBarBrain):
         """
         of_steps = getattr(self.hparams, "modulated", "gradient") == "step"
         factors = adam_factors(self.optimizer, self.joint_step.shared) if of_steps else None
+        if of_steps and factors is None and self.optimizer_step:
+            raise UserError("modulated step knows the steps of Adam alone: give --muon False, or --modulated gradient")
         count, finite = self.joint_step.merge(self._loss_scale(), factors)
         loss = torch.stack(self.window_loss).mean() if self.window_loss else torch.zeros_like(count)
         self.window_loss = []

@@ -339,6 +339,7 @@ SETTINGS = {
     "max_grad_norm": Number(least=-1, most=1e9),
     "silence_threshold": Number(least=-120, most=-1e-9, unit="dB", optional=True, absent=None),
     "enhanced_from": WordChoice(words=ENHANCED_FROM, absent=ENHANCED_FROM[0]),
+    "muon": Flag(absent=False),
     "ema_decay": Number(least=0, most=0.999999, optional=True, absent=None, fixed=True),
     "cuda_graphs": Flag(absent=False),
     "tensorboard": Flag(),
