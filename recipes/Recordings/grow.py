@@ -45,7 +45,7 @@ def main() -> None:
 def measure_gain(source: str | Path, data_folder: str | Path) -> float:
     """By what factor a model's sources are louder than those of validation mixtures, the median of `MIXTURES` of them."""
     model = UnifiedSeparation.from_pretrained(source)
-    corpus = find_corpus(data_folder, model.sample_rate, num_spks=model.num_spks, parts=("valid",))
+    corpus = find_corpus(data_folder, model.sample_rate, num_spks=model.num_spks, parts=("valid",), exact=False)
     gains = []
     with tempfile.TemporaryDirectory() as folder:
         manifest = read_manifest(prepare_manifests(corpus, folder, progress=False)["valid"], corpus.root)

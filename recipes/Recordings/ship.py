@@ -29,9 +29,8 @@ def main() -> None:
 
 def ship(model: str | Path, measured: str | Path, folder: str | Path) -> None:
     """Write the model folder that ships; raises `UserError` where nothing was measured."""
-    export(model, folder, half=True, plain=True, onnx=True, measured=measured)
-    with open(Path(folder) / "README.md", "a", encoding="utf-8") as card:
-        card.write(CARD.read_text(encoding="utf-8"))
+    notes = CARD.read_text(encoding="utf-8")
+    export(model, folder, half=True, plain=True, onnx=True, measured=measured, notes=notes)
 
 
 if __name__ == "__main__":

@@ -63,6 +63,7 @@ def export(
     plain: bool = False,
     onnx: bool = False,
     measured: str | Path | None = None,
+    notes: str = "",
 ) -> Path:
     """Write the best checkpoint of a results folder, or the model of another model folder, as a model folder or ONNX file.
 
@@ -81,6 +82,8 @@ def export(
         Also write `model.onnx`, which runs without torch; see `onnx_export.to_onnx`.
     measured : str or Path, optional
         What `unified-sess evaluate` wrote: its numbers go into the card, in place of those of `results`.
+    notes : str
+        Text for the end of the card.
 
     Returns
     -------
@@ -118,7 +121,7 @@ def export(
         _write_for_speechbrain(folder, config, modules)
     if as_onnx is not None:
         _write(folder / ONNX, as_onnx)
-    write_model_card(folder, config, modules, evaluations)
+    write_model_card(folder, config, modules, evaluations, notes=notes)
     save_model(folder, config, modules)
     if not evaluations:
         logger.warning(f"{results} has no {MEASURES}: the model card carries no numbers")

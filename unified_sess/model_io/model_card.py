@@ -66,6 +66,7 @@ def write_model_card(
     modules: Mapping[str, nn.Module],
     evaluations: Sequence[EvalResult] = (),
     title: str = "Speech enhancement and separation",
+    notes: str = "",
 ) -> None:
     """Write `README.md`.
 
@@ -81,6 +82,8 @@ def write_model_card(
         Of the test part, from `evaluations_of` or `read_evaluations`; empty for a model that was not measured.
     title : str
         First heading.
+    notes : str
+        Text of the model's own, at the end.
     """
     data = ModelCardData(
         library_name="unified_sess",
@@ -101,7 +104,7 @@ def write_model_card(
     if (Path(folder) / "hyperparams.yaml").is_file():
         text += SPEECHBRAIN
     with atomic_path(Path(folder) / "README.md") as temporary:
-        Path(temporary).write_text(f"---\n{data.to_yaml()}\n---\n{text}", encoding="utf-8")
+        Path(temporary).write_text(f"---\n{data.to_yaml()}\n---\n{text}{notes}", encoding="utf-8")
 
 
 def evaluations_of(results: str | Path) -> list[EvalResult]:
