@@ -5,15 +5,13 @@ from collections.abc import Callable, Iterable
 import torch
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # coefficients of the odd polynomial of degree 5 (Jordan et al. 2024)
-RMS = 0.2  # of a weight's step relative to the learning rate, about that of AdamW (arXiv 2502.16982, section 2.2)
 
 
 class MuonAdamW(torch.optim.AdamW):
     """Muon for the matrices of a network, AdamW for its biases, norms and filters (arXiv 2502.16982).
 
     The step of a matrix is its momentum with all singular values brought near 1, so that no direction of the weights has
-    to wait for the others. All four gates of an LSTM are one matrix. Steps are as long as those of AdamW, so a learning
-    rate serves both.
+    to wait for the others. All four gates of an LSTM are one matrix.
 
     Arguments
     ---------
@@ -27,6 +25,8 @@ class MuonAdamW(torch.optim.AdamW):
         Share of the learning rate by which weights shrink in a step.
     momentum : float
         Of the matrices, Nesterov's.
+    rms : float
+        Root mean square of a matrix's step relative to the learning rate; AdamW's is about 0.2 (section 2.2).
     muon : bool
         False: AdamW for all.
 
@@ -45,10 +45,11 @@ class MuonAdamW(torch.optim.AdamW):
         betas: tuple[float, float] = (0.9, 0.999),
         weight_decay: float = 0.0,
         momentum: float = 0.95,
+        rms: float = 0.2,
         muon: bool = True,
     ) -> None:
         super().__init__(params, lr=lr, betas=(betas[0], betas[1]), weight_decay=weight_decay, fused=True)
-        self.momentum, self.muon = momentum, muon
+        self.momentum, self.rms, self.muon = momentum, rms, muon
         # A fused step can do itself what a scaler of fp16 does, but for its own weights alone.
         self._step_supports_amp_scaling = not muon
 
@@ -94,7 +95,7 @@ class MuonAdamW(torch.optim.AdamW):
             alike.setdefault(parameter.shape, []).append((parameter, parameter.grad.lerp(average, self.momentum)))
         for shape, pairs in alike.items():
             steps = orthogonal(torch.stack([step for _, step in pairs]).flatten(2))
-            length = RMS * max(steps.shape[1:]) ** 0.5
+            length = self.rms * max(steps.shape[1:]) ** 0.5
             for (parameter, _), step in zip(pairs, steps, strict=True):
                 parameter.mul_(1 - group["lr"] * group["weight_decay"])
                 parameter.sub_(group["lr"] * length * step.view(shape))
