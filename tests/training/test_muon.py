@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from unified_sess.training.adam_steps import adam_factors
 from unified_sess.training.muon import MuonAdamW, is_matrix, orthogonal
 
 
@@ -123,3 +124,12 @@ def test_a_checkpoint_of_the_other_kind_goes_on(muon):
     second.load_state_dict(copy.deepcopy(first.state_dict()))
     assert torch.equal(second.state[modules["out"].bias]["exp_avg"], bias)
     assert all(p.isfinite().all() for p in train(modules, second, [2]))
+
+
+@pytest.mark.parametrize("muon", [True, False])
+def test_the_steps_of_adam_are_known_without_muon_alone(muon):
+    modules = network()
+    optimizer = MuonAdamW(modules.parameters(), muon=muon)
+    assert adam_factors(optimizer, list(modules.parameters())) is None  # before the first step
+    train(modules, optimizer, [0])
+    assert (adam_factors(optimizer, list(modules.parameters())) is None) == muon
