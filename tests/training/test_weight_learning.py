@@ -1,6 +1,7 @@
 """Losses that are weighed before one backward pass: alike however the step was split, and learning as it goes."""
 
 import copy
+from functools import partial
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ import torch
 from tests.networks import brain_settings, random_batch, tiny_modules
 from tests.training.test_joint_step import assert_close, one_step
 from unified_sess.training.brain import UnifiedBrain
+from unified_sess.training.muon import MuonAdamW
 from unified_sess.training.utterance_losses import LossChoice
 from unified_sess.utils.errors import UserError
 
@@ -80,5 +82,11 @@ def test_adam_s_step_is_projected_instead_of_the_gradient():
     )  # Adam knows nothing before its first step
     after = [train(b, batches[1:]) for b in (of_step, of_gradient)]
     assert any(not torch.equal(after[0][name], after[1][name]) for name in after[0])
+
+
+@pytest.mark.parametrize(
+    "opt", [partial(torch.optim.SGD, momentum=0.9), partial(MuonAdamW, muon=True)], ids=["SGD", "Muon"]
+)
+def test_the_steps_of_another_optimizer_are_refused_before_the_first(opt):
     with pytest.raises(UserError, match="modulated"):
-        train(brain(modules, "gm", opt=lambda p, lr: torch.optim.SGD(p, lr, momentum=0.9), modulated="step"), batches)
+        brain(tiny_modules(), "gm", opt=opt, modulated="step")

@@ -4,6 +4,15 @@ from collections.abc import Sequence
 
 import torch
 
+from unified_sess.training.muon import MuonAdamW
+
+
+def takes_adam_steps(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether all its steps are Adam's, so that `adam_factors` describes them."""
+    if isinstance(optimizer, MuonAdamW):
+        return not optimizer.muon
+    return isinstance(optimizer, (torch.optim.Adam, torch.optim.AdamW))
+
 
 def adam_factors(optimizer: torch.optim.Optimizer, parameters: Sequence[torch.Tensor]) -> list[torch.Tensor] | None:
     """Factor of every weight's gradient in the next step, lr / (sqrt(v) + eps), momentum aside.

@@ -17,7 +17,7 @@ from unified_sess.data.batches import Batch, EpochSampler, batch_loader
 from unified_sess.data.dataset import MixtureDataset
 from unified_sess.data.dynamic_mixing import DynamicMixingDataset
 from unified_sess.network import ENHANCED_FROM, UnifiedNetwork
-from unified_sess.training.adam_steps import adam_factors
+from unified_sess.training.adam_steps import adam_factors, takes_adam_steps
 from unified_sess.training.averaging import WeightAverage
 from unified_sess.training.batch_passes import BatchPasses
 from unified_sess.training.checkpoints import (
@@ -99,10 +99,15 @@ class UnifiedBrain(BatchPasses, OneBarBrain):
     def init_optimizers(self) -> None:
         """One parameter group a module, so that `lr_factors` can give it a learning rate of its own."""
         self.optimizer = self.opt_class(self.learning_rate.groups(self.modules))
+        if self._modulates_steps() and not takes_adam_steps(self.optimizer):
+            raise UserError("modulated step knows the steps of Adam alone: give --muon False, or --modulated gradient")
         self.optimizer.register_load_state_dict_pre_hook(fused_as_made)
         self.optimizers_dict = {"opt_class": self.optimizer}
         if self.checkpointer is not None:
             self.checkpointer.add_recoverable("optimizer", self.optimizer)
+
+    def _modulates_steps(self):
+        return getattr(self.hparams, "modulated", "gradient") == "step"
 
     def _compile(self):
         super()._compile()
@@ -196,10 +201,7 @@ class UnifiedBrain(BatchPasses, OneBarBrain):
 
         Returns the mean loss of the window's batches on this rank, 0 without any.
         """
-        of_steps = getattr(self.hparams, "modulated", "gradient") == "step"
-        factors = adam_factors(self.optimizer, self.joint_step.shared) if of_steps else None
-        if of_steps and factors is None and self.optimizer_step:
-            raise UserError("modulated step knows the steps of Adam alone: give --muon False, or --modulated gradient")
+        factors = adam_factors(self.optimizer, self.joint_step.shared) if self._modulates_steps() else None
         count, finite = self.joint_step.merge(self._loss_scale(), factors)
         loss = torch.stack(self.window_loss).mean() if self.window_loss else torch.zeros_like(count)
         self.window_loss = []

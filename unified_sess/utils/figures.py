@@ -1,5 +1,6 @@
 """Figures of matplotlib without pyplot's global state, and the colours that all of them use."""
 
+import logging
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,8 @@ from matplotlib.figure import Figure
 BLUE, ORANGE, GREY = "#2a6f97", "#d1495b", "0.6"
 SPECTROGRAM_RANGE = 70  # dB that colours span
 WINDOW = 0.032  # s of a frame of a spectrogram
+
+logging.getLogger("matplotlib").setLevel(logging.WARNING)  # its search for fonts would fill a training's log.txt
 
 
 def new_figure(width: float, height: float) -> Figure:
