@@ -18,6 +18,7 @@ LINK = re.compile(r"\]\(([^)#\s]+)\)")
 OPTION = re.compile(r"`--([a-z-]+)")
 
 
+@pytest.mark.slow
 def test_the_site_is_built_without_a_warning(repository, tmp_path):
     for name in ("sphinx", "furo", "myst_nb"):
         pytest.importorskip(name)

@@ -18,6 +18,7 @@ def outputs(cell, kind):
     return [output["data"][kind] for output in cell.outputs if kind in output.get("data", {})]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)  # a minute of one core; more on a busy machine
 def test_the_notebook_runs_and_ends_in_sounds(repository, tmp_path, monkeypatch):
     for name in ("IPYTHONDIR", "JUPYTER_RUNTIME_DIR", "MPLCONFIGDIR"):

@@ -195,6 +195,7 @@ def test_a_run_without_a_finite_epoch_is_one_line_and_keeps_its_last_checkpoint(
 INTRA = ["--ckpt_interval_steps", "1", "--grad_accumulation_factor", "2"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options, kill",
     [
@@ -246,6 +247,7 @@ def test_a_killed_run_ends_as_an_uninterrupted_one(train, tmp_path, options, kil
     assert (whole / "test_results.csv").read_text() == (killed / "test_results.csv").read_text()
 
 
+@pytest.mark.slow
 def test_a_killed_loader_process_is_one_line(train):
     kill = {"module": "unified_sess.data.dataset", "owner": "module.MixtureDataset", "method": "__getitem__", "call": 2}
     done = train("--num_workers", "2", kill=kill, expect=1)
@@ -253,11 +255,13 @@ def test_a_killed_loader_process_is_one_line(train):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_no_kept_utterance_no_step(train, tmp_path):
     train("--threshold", "1000", "--number_of_epochs", "1")  # every loss is under it
     assert not checkpoint(tmp_path / "out")["optimizer.ckpt"]["state"]
 
 
+@pytest.mark.slow
 def test_bf16_and_no_clipping(train, tmp_path):
     train("--precision", "bf16", "--max_grad_norm", "-1", "--optimizer_step_limit", "2")
     steps = checkpoint(tmp_path / "out")["optimizer.ckpt"]["state"][0]["step"]
@@ -361,6 +365,7 @@ def test_without_data_and_without_the_demo_corpus_one_line_says_what_to_give(tra
     assert "no data" in line and "--data_folder" in line and "--speech_folder" in line
 
 
+@pytest.mark.slow
 def test_fine_tuning_trains_what_is_not_frozen(train, tmp_path, corpus):
     train("--number_of_epochs", "1")
     first = next((tmp_path / "out" / "save").glob("CKPT*"))
@@ -372,6 +377,7 @@ def test_fine_tuning_trains_what_is_not_frozen(train, tmp_path, corpus):
         assert all(torch.equal(before[k], after[k]) for k in before) == (name != "enhancer"), name
 
 
+@pytest.mark.slow
 def test_two_processes_take_the_steps_of_one_with_the_whole_batch(train, tmp_path):
     train("--batch_size", "4", output=tmp_path / "one")
     train(output=tmp_path / "two", launcher=["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"])

@@ -12,6 +12,7 @@ import soundfile
 
 from tests.app.browser import Outside, Served, chromium, requested, until
 
+pytestmark = pytest.mark.slow
 pytest.importorskip("gradio", reason="needs the extra `app`")
 KINDS = ["recording", "enhanced", "s1", "s2", "noise"]
 OWN = ("google.com", "googleapis.com", "duckduckgo.com", "gvt1.com")  # what Chromium asks for by itself

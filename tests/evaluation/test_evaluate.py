@@ -67,6 +67,7 @@ def finished(corpus, tmp_path_factory):
     return folder, evaluate(Network(), corpus, folder, audio_examples=2)
 
 
+@pytest.mark.slow
 def test_worker_processes_give_the_same_bytes(corpus, finished, tmp_path):
     evaluate(Network(), corpus, tmp_path / "out", audio_examples=2, jobs=2)
     assert contents(tmp_path / "out") == contents(finished[0])

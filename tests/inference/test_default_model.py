@@ -59,6 +59,7 @@ def test_its_card_names_data_licences_results_and_limits():
         assert word in card.content
 
 
+@pytest.mark.slow
 def test_it_separates_people_it_never_heard(model, mixtures):
     gains = []
     for item in mixtures:
@@ -69,12 +70,14 @@ def test_it_separates_people_it_never_heard(model, mixtures):
     assert np.mean(np.array(gains) > 0) > 0.9
 
 
+@pytest.mark.slow
 def test_its_sources_have_the_polarity_of_the_mixture(model, mixtures):
     for item in mixtures:
         mixture = torch.from_numpy(item["mixture"])
         assert (model.separate_batch(mixture[None])[0].T @ mixture > 0).all()
 
 
+@pytest.mark.slow
 def test_of_one_person_in_noise_one_output_holds_most(model, mixtures):
     """What is left on the other track is what a listener hears of a split voice."""
     leaks = []

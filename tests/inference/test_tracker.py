@@ -33,6 +33,7 @@ def test_five_minutes_of_real_speech(corpora):
     assert min(shares) >= 0.95, shares
 
 
+@pytest.mark.slow
 def test_five_minutes_through_a_trained_network(trained_model):
     model = UnifiedSeparation.from_pretrained(trained_model, device="cpu")
 

@@ -96,6 +96,7 @@ def test_memory_does_not_grow_with_the_recording():
     assert peak(600) < 1.2 * peak(30)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_windows_are_as_good_as_the_whole(trained_model, seed):
     model = UnifiedSeparation.from_pretrained(trained_model, device="cpu")

@@ -43,6 +43,7 @@ def close(actual, wanted):
     torch.testing.assert_close(actual.cpu(), wanted, atol=1e-5, rtol=0)
 
 
+@pytest.mark.slow
 def test_a_training_goes_on(before, repository):
     make_corpus(before / "corpus")
     settings = before / "results/hyperparams.yaml"

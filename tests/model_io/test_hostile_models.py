@@ -161,6 +161,7 @@ def limit():
     resource.setrlimit(resource.RLIMIT_CPU, (LONGEST, LONGEST))
 
 
+@pytest.mark.slow
 def test_hostile_models_take_neither_time_nor_memory(spoiled, random_model):
     command = [sys.executable, "-c", LOAD, random_model, *spoiled.values()]
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""}

@@ -74,6 +74,7 @@ def test_every_way_gives_the_same_sources(tmp_path, backbone, num_spks):
         torch.testing.assert_close(models[name].enhance_batch(MIXTURE).cpu(), enhanced, atol=1e-5, rtol=0, msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backbone", ["convtasnet", "sepformer", "bandsplit", "sepreformer", "locoformer"])
 def test_foreign_class_without_the_package(tmp_path, backbone):
     modules = make_results(tmp_path / "results", backbone)
@@ -98,6 +99,7 @@ def _belongs_to(value, file, name):
     )
 
 
+@pytest.mark.slow
 def test_network_files_of_the_repository_can_be_exported(repository):
     from unified_sess.model_io.module_tree import trees_of_experiment
     from unified_sess.training.experiment import Experiment

@@ -97,6 +97,7 @@ def test_work_of_a_transformer_and_of_an_lstm_is_counted(repository):
     assert 4 * work["masknet"] == pytest.approx(4 * lstm, rel=0.1)
 
 
+@pytest.mark.slow
 def test_receptive_field_is_what_a_change_of_the_input_reaches(repository):
     """cLN, so that norms see a frame alone; a sample outside the field changes nothing, one inside does."""
     modules = build(repository, "convtasnet-small", norm_type="cLN", num_spks=2)

@@ -188,6 +188,7 @@ def test_runs_of_different_mixtures_are_refused(recipe, tmp_path, monkeypatch):
         ablation_table.ablation_table(ablation_table.finished_runs(tmp_path))
 
 
+@pytest.mark.slow
 def test_trains_rows_on_both_sets_draws_the_fronts_and_goes_on(repository, tmp_path):
     for name in ("Libri2Mix", "Rooms"):
         make_corpus(tmp_path / "mini" / name, (("train-100", 2), ("dev", 1), ("test", 2)), seconds=0.5)
@@ -216,6 +217,7 @@ def measure_conflict(repository, *arguments):
     return subprocess.run(command, check=False, capture_output=True, text=True)
 
 
+@pytest.mark.slow
 def test_the_conflict_is_measured_without_training(repository, tmp_path):
     make_corpus(tmp_path / "Libri2Mix", (("train-100", 4), ("dev", 1), ("test", 1)), seconds=0.5)
     experiment = ["--", repository / "recipes/Mini/unified.yaml", "--data_folder", tmp_path / "Libri2Mix"]

@@ -49,6 +49,7 @@ def run(repository, folders, output, *options):
     return subprocess.run(command, check=False, capture_output=True, text=True)
 
 
+@pytest.mark.slow
 def test_both_sets_with_one_command(repository, folders, tmp_path):
     ended = run(repository, folders, tmp_path, "--counts", "6", "3", "2", "--scenes")
     assert ended.returncode == 0, ended.stderr

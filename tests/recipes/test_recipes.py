@@ -59,6 +59,7 @@ def folders(tmp_path_factory):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS, ids=NAMES)
 def test_a_command_of_the_tables_trains_two_steps_and_tests(command, folders, tmp_path, monkeypatch, capsys):
     monkeypatch.syspath_prepend(str(ROOT))
@@ -96,6 +97,7 @@ def test_a_command_of_the_tables_is_what_its_options_say(command):
     assert ("NoEnhancer" in experiment.text) == (kind == "separation")
 
 
+@pytest.mark.slow
 def test_no_two_commands_of_a_table_write_into_one_folder():
     folders = [
         (Experiment(ROOT / path, overrides).settings["output_folder"], "speech_folder" in overrides)

@@ -4,11 +4,13 @@ import runpy
 import sys
 
 import pandas
+import pytest
 import soundfile
 
 from tests.data.folders import make_folders
 
 
+@pytest.mark.slow
 def test_scenes_are_made_and_a_training_of_up_to_three_people_runs(repository, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(repository))
     from train import main

@@ -110,6 +110,7 @@ def _all_cases(rank, world):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("world", [2, 3])
 def test_ranks_equal_one_process(world, tmp_path):
     pytest.importorskip("torchjd")
@@ -165,6 +166,7 @@ def _dies(rank, world):
     return lines
 
 
+@pytest.mark.slow
 def test_a_killed_rank_ends_the_others_with_one_line(tmp_path):
     context = mp.get_context("spawn")
     processes = [context.Process(target=_worker, args=(rank, 2, str(tmp_path), _dies)) for rank in range(2)]
@@ -195,6 +197,7 @@ def _validates(rank, world):
     return results
 
 
+@pytest.mark.slow
 def test_validation_is_sharded_and_decided_once(tmp_path):
     """Regression: every rank validated everything and decided on its own."""
     mp.spawn(_worker, (2, str(tmp_path), _validates), nprocs=2)

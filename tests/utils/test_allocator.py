@@ -30,6 +30,7 @@ def new_pages(**variables):
     return kept == "True", int(faults)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
 def test_memory_is_used_again_without_the_kernel_unless_the_user_wants_it_otherwise():
     kept, few = new_pages()

@@ -119,6 +119,7 @@ def test_who_babbles_does_not_speak(corpus, monkeypatch):
     assert not babblers & speakers
 
 
+@pytest.mark.slow
 def test_the_same_seed_makes_the_same_corpus_in_a_fresh_process(tmp_path):
     script = """if True:
         import sys
@@ -137,6 +138,7 @@ def test_the_same_seed_makes_the_same_corpus_in_a_fresh_process(tmp_path):
     assert contents("other", 1) != first
 
 
+@pytest.mark.slow
 def test_killed_while_it_is_made_leaves_nothing_of_its_name(tmp_path, monkeypatch):
     original, calls = demo_corpus.soundfile.write, []
 

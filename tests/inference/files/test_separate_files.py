@@ -322,6 +322,7 @@ def test_an_output_folder_that_cannot_be(model, tmp_path, kind):
         separate_files(model, [tmp_path / "a.wav"], output)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", [20_000, 150_000])  # bytes: while separating, while writing
 def test_a_full_disk_leaves_nothing(random_model, tmp_path, limit):
     record(tmp_path / "a.wav", 1.0, 96000)
@@ -336,6 +337,7 @@ def test_a_full_disk_leaves_nothing(random_model, tmp_path, limit):
     assert results(tmp_path / "out") == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 130), (signal.SIGKILL, -signal.SIGKILL)]
 )

@@ -15,7 +15,7 @@ from unified_sess.data.demo.noise import draw_noise
 from unified_sess.data.demo.speech import read_speech, read_voices
 from unified_sess.data.mixing import draw_gains, fit_lengths, measure_loudness, mix, peak_weight
 
-PARTS = {"train-100": 760, "dev": 20, "test": 60}  # mixtures of each part
+PARTS = {"train-100": 800, "dev": 20, "test": 60}  # mixtures of each part
 TRAIN_SECONDS = 4.0  # longer training mixtures are cut to this, at a random place; the others stay whole
 TRACK_SECONDS = 12.0  # of a track of noise, from which mixtures take a piece at a random place
 MIXTURES_PER_TRACK = 8  # about as many mixtures share a track
