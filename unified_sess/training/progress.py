@@ -44,8 +44,9 @@ class OneBarBrain(sb.Brain):
             epochs, steps = min(epochs, self.debug_epochs), min(steps, self.debug_batches)
         if self.with_bar and counter.current < epochs:
             count = sum(p.numel() for p in self.modules.parameters())
+            times = "1 epoch" if epochs == 1 else f"{epochs} epochs"
             print(
-                f"Training {count:,} parameters for {epochs} epochs of {steps} steps. The bar tells after some steps how long "
+                f"Training {count:,} parameters for {times} of {steps} steps. The bar tells after some steps how long "
                 "it takes; the same command goes on where it was stopped.",
                 flush=True,
             )
