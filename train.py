@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from unified_sess.data.manifest import Manifest
+from unified_sess.utils.parallel import waiting_of_threads
 
-# Threads that wait sleep instead of spinning, which on a busy machine keeps a core from the thread they wait for
-# (benchmarks/busy_machine.py). Read when torch is imported; whoever sets it has decided otherwise.
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+os.environ.update(waiting_of_threads())  # read when torch is imported
 
 import speechbrain as sb
 import torch
