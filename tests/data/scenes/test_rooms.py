@@ -1,5 +1,8 @@
 """Rooms: the reverberation time asked, the direct path apart, as pyroomacoustics renders it; a bank that survives."""
 
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
+
 import numpy as np
 import pyroomacoustics
 import pytest
@@ -70,6 +73,15 @@ def test_a_bank_is_made_once_and_goes_on_after_a_kill(tmp_path, monkeypatch):
     made.clear()
     make_bank(tmp_path / "killed")
     assert not made
+
+
+def test_trainings_at_a_time_share_a_bank(tmp_path):
+    """Regression: two trainings with one cache folder made the same bank, and one took the other's shards away."""
+    with ProcessPoolExecutor(3, multiprocessing.get_context("spawn")) as pool:
+        banks = [pool.submit(make_bank, tmp_path, rooms=60, people=1) for _ in range(3)]
+        sizes = {len(bank.result()) for bank in banks}
+    assert len(sizes) == 1
+    assert not list(tmp_path.glob("*.parts"))
 
 
 def test_people_in_a_room_come_by_distance(tmp_path):

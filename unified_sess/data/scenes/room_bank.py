@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import soundfile
 import soxr
+from filelock import FileLock
 
 from unified_sess.data.own_folders.speech_folders import list_audio
 from unified_sess.data.scenes.room_simulation import Response, measure_rt60, simulate_room
@@ -88,7 +89,10 @@ class RoomBank:
         digest = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:12]
         self.path = Path(folder) / f"rooms-{digest}.npy"
         if not self.path.is_file():
-            _make(self.path, settings, workers)
+            writable_folder(folder)
+            with FileLock(self.path.with_suffix(".lock")):  # of several trainings at a time one makes it
+                if not self.path.is_file():
+                    _make(self.path, settings, workers)
         self._open()
         self.measured = _read_measured(measured, sample_rate, rt60) if measured else []
 
