@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import torch
 from tqdm import tqdm
 
 from unified_sess.data.corpora import find_corpus, prepare_manifests
@@ -143,6 +144,7 @@ def train_all(runs: Sequence[Run], sets: dict[str, tuple[Manifest, int]], jobs: 
     def train(run):
         if failed.is_set():
             return
+        torch.set_num_threads(threads)  # of the tests, which run here: those of several runs share the cores too
         try:
             run.train(sets, threads)
         except UserError:
