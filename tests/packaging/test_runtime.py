@@ -157,7 +157,6 @@ def test_commands_that_need_torch_are_not_offered(tmp_path):
 
 
 @pytest.mark.online
-@pytest.mark.slow
 @pytest.mark.timeout(900)  # pip on a slow network
 def test_a_fresh_environment_separates(checkout, recording, tmp_path):
     """`pip install ./packaging/runtime && unified-sess separate meeting.wav --output-dir separated`, without torch."""
