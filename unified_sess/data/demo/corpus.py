@@ -75,7 +75,8 @@ def make_demo_corpus(
     if progress:
         print(f"Making a corpus in {folder}, once: {sum(parts.values())} mixtures of two voices in noise.", flush=True)
     try:
-        with tqdm(total=sum(parts.values()), desc="Mixing", unit="mixture", disable=not progress) as bar:
+        sounds = sum(_tracks_for(count) + count for count in parts.values())  # so that the bar moves from the start
+        with tqdm(total=sounds, desc="Noise, then mixtures", unit="sound", disable=not progress) as bar:
             for number, (name, count) in enumerate(parts.items()):
                 random = np.random.default_rng([seed, number])
                 _make_part(making / f"wav{sample_rate // 1000}k" / "min" / name, count, sample_rate, random, bar)
@@ -96,10 +97,10 @@ def _make_part(folder, count, sample_rate, random, bar):
         signal = read_speech(voices[voice].files[number], sample_rate)
         return signal, _level(signal, sample_rate)
 
-    tracks = [
-        _noise_track(voices, sentence, sample_rate, random)
-        for _ in range(max(FEWEST_TRACKS, count // MIXTURES_PER_TRACK))
-    ]
+    tracks = []
+    for _ in range(_tracks_for(count)):
+        tracks.append(_noise_track(voices, sentence, sample_rate, random))
+        bar.update()
     longest = int(TRAIN_SECONDS * sample_rate) if name == "train" else None
     for kind in ("mix_both", "mix_clean", "s1", "s2", "noise"):
         (folder / kind).mkdir(parents=True)
@@ -119,6 +120,11 @@ def _make_part(folder, count, sample_rate, random, bar):
         for kind, signal in files.items():
             soundfile.write(folder / kind / f"{number:04d}_{said}.wav", signal, sample_rate, subtype="PCM_16")
         bar.update()
+
+
+def _tracks_for(count):
+    """Tracks of noise for so many mixtures."""
+    return max(FEWEST_TRACKS, count // MIXTURES_PER_TRACK)
 
 
 def _noise_track(voices, sentence, sample_rate, random):
