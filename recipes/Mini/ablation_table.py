@@ -91,12 +91,15 @@ class TestSet:
     def distances(self, row: str) -> np.ndarray | None:
         """Signed distance of each mixture from the sum's front, `[seeds, mixtures]`, whose mean is that of the point.
 
-        Every seed has a front of its own, of the same lambdas: those that the sum has in all seeds of the row.
+        Every seed has a front of its own, of the same lambdas: those that the sum has in all seeds of the row. None for
+        what the front is no measure of: sums, controls, and rows whose sum is trained in another way.
         """
         names = [front_name("sum", weight) for weight in LAMBDAS]
+        if ROWS[row].sum_row not in names:
+            return None
         seeds = sorted(s for s in self.results[row] if sum(s in self.results.get(n, {}) for n in names) > 1)
         names = [n for n in names if seeds and all(s in self.results.get(n, {}) for s in seeds)]
-        if len(names) < 2 or row in names or ROWS[row].part == "control":
+        if len(names) < 2:
             return None
         rows = []
         for seed in seeds:

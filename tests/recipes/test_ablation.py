@@ -176,6 +176,17 @@ def test_a_single_seed_is_a_point(recipe, tmp_path, monkeypatch):
     assert "[" not in ablation_table.markdown(table) and "could detect" not in ablation_table.markdown(table)
 
 
+def test_the_front_is_no_measure_of_what_is_trained_in_another_way(recipe, tmp_path, monkeypatch):
+    import ablation_table
+
+    write_run(tmp_path, "sum, warm start", 1, np.full((2, 70), 9.0))
+    write_run(tmp_path, "gm, warm start", 1, np.full((2, 70), 9.5))
+    rows = fronts(tmp_path, (1,), 0.5, monkeypatch).set_index("row")
+    assert rows.loc[["sum, warm start", "gm, warm start"], "distance"].isna().all()
+    assert (rows.loc["gm, warm start", "separation_to_sum"] == 0.5).all()
+    assert ablation_table.ROWS["gm of Adam's step"].sum_row == "sum, lambda 1"  # of one condition, so measured
+
+
 def test_runs_of_different_mixtures_are_refused(recipe, tmp_path, monkeypatch):
     import ablation_table
 
