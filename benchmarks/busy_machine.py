@@ -14,6 +14,9 @@ import statistics
 import subprocess
 import sys
 import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 WAYS = {
     "as it comes": {},
@@ -33,7 +36,6 @@ def spin() -> None:
 def measure(steps: int) -> None:
     """Print the median seconds of a step of the default experiment's network on 4 x 2 s at 8 kHz."""
     from functools import partial
-    from pathlib import Path
 
     from hyperpyyaml import load_hyperpyyaml
 
