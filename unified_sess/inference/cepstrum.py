@@ -28,7 +28,7 @@ class Cepstrum:
     def __init__(self, sample_rate: int, frame: int, coefficients: int) -> None:
         self.frame, self.hop = frame, frame // 2
         self.window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(frame) / frame)
-        self.bands = _triangles(sample_rate, frame // 2 + 1)
+        self.bands = triangles(np.linspace(0, sample_rate // 2, frame // 2 + 1), sample_rate // 2, BANDS)
         self.cosines = _cosines(coefficients)
 
     def __call__(self, signals: np.ndarray) -> np.ndarray:
@@ -44,11 +44,11 @@ def frames_of(signals: np.ndarray, frame: int, hop: int) -> np.ndarray:
     return np.lib.stride_tricks.sliding_window_view(signals, frame, axis=1)[:, ::hop]
 
 
-def _triangles(sample_rate, bins):
-    """Weights `[bins, bands]` of the bands' triangles; their corners are equally spaced on the mel scale (HTK's)."""
-    highest = 2595 * np.log10(1 + sample_rate // 2 / 700)
-    corners = 700 * (10 ** (np.linspace(0, highest, BANDS + 2) / 2595) - 1)  # Hz
-    distance = corners - np.linspace(0, sample_rate // 2, bins)[:, None]
+def triangles(frequencies: np.ndarray, highest: float, bands: int) -> np.ndarray:
+    """Weights `[frequencies, bands]` of triangles up to `highest` Hz; their corners are equally spaced on the mel scale (HTK's)."""
+    top = 2595 * np.log10(1 + highest / 700)
+    corners = 700 * (10 ** (np.linspace(0, top, bands + 2) / 2595) - 1)  # Hz
+    distance = corners - frequencies[:, None]
     rising, falling = -distance[:, :-2] / np.diff(corners)[:-1], distance[:, 2:] / np.diff(corners)[1:]
     return np.maximum(np.minimum(rising, falling), 0)
 

@@ -160,7 +160,7 @@ def test_too_short_for_a_loudness_keeps_its_level(tmp_path):
 
 
 def test_one_pass_over_the_tracks(tmp_path, monkeypatch):
-    """The command read its temporary file twice: for the peak, and for writing."""
+    """The command read the results twice: for the peak, and for writing."""
     from unified_sess.inference.files.spool import Spool
 
     passes = []
@@ -168,7 +168,7 @@ def test_one_pass_over_the_tracks(tmp_path, monkeypatch):
     monkeypatch.setattr(Spool, "blocks", lambda self, rate: passes.append(rate) or blocks(self, rate))
     record(tmp_path / "a.wav", 44100, gain=1.0)
     separated(tmp_path, GainModel(0.6, 0.4), enhanced=True, subtype="PCM_16")
-    assert passes == [44100]
+    assert passes == [8000, 44100]  # what the network gave, then the results
 
 
 @pytest.mark.parametrize("options", [{}, {"subtype": "PCM_24"}, {"extension": "flac", "subtype": "PCM_16"}])

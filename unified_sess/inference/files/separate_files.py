@@ -24,6 +24,7 @@ from unified_sess.inference.files.summaries import FAILED, KEPT, SEPARATED, summ
 from unified_sess.inference.files.tracks import TrackOptions, separate_to_tracks
 from unified_sess.inference.files.writing import LARGEST_WAV, SAMPLE_BYTES, write_results
 from unified_sess.inference.runtime import Runtime
+from unified_sess.inference.voices.encoder import weights_digest
 from unified_sess.inference.windows import DEFAULT_WINDOWS, Windows
 from unified_sess.utils.audio import Channel, result_subtype
 from unified_sess.utils.errors import UserError, ended_gently, os_error_line, writable_folder
@@ -88,7 +89,7 @@ class Options(NamedTuple):
         return {
             "model_rate": self.model_rate,
             "windows": [self.windows.length, self.windows.overlap],
-            "fixed_order": self.fixed_order,
+            "voices": None if self.fixed_order else weights_digest(),
             "normalize": self.normalize,
             "num_spks": self.num_spks,
             "channel": self.channel,
@@ -328,7 +329,7 @@ def separate_recording(
     with tempfile.TemporaryFile(dir=output_dir) as file:
         loudness = options.normalize is not None
         track_options = TrackOptions(options.enhanced, options.noise, loudness, options.fixed_order, options.windows)
-        tracks = separate_to_tracks(model, recording, file, rate, track_options, stop, progress)
+        tracks = separate_to_tracks(model, recording, file, rate, track_options, stop, progress, output_dir)
         chosen = tracks.active if options.num_spks is None else tracks.loudest(options.num_spks)
         people = [f"s{k + 1}" for k in range(int(chosen.sum()))]
         mark = Mark(digest, tuple(sorted({*people, *extras, *(k for k in found.kinds if not SPEAKER.fullmatch(k))})))

@@ -1,7 +1,11 @@
 """Tracks in a temporary file, so that recordings of any length need little memory."""
 
+import contextlib
+import io
 import math
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
@@ -22,6 +26,7 @@ class Spool:
 
     def __init__(self, file: BinaryIO, channels: int) -> None:
         self.file, self.channels, self.frames = file, channels, 0
+        self.taken = 0  # frames
 
     def write(self, block: np.ndarray) -> None:
         """Append `[time, channels]`."""
@@ -35,6 +40,21 @@ class Spool:
         size = math.ceil(BLOCK * sample_rate) * self.channels * 4
         while piece := self.file.read(size):
             yield np.frombuffer(piece, np.float32).reshape(-1, self.channels)
+
+    def take(self, count: int) -> np.ndarray:
+        """The next `count` samples, once all is written; zeros where there are no more."""
+        size = self.channels * 4
+        self.file.seek(self.taken * size)
+        self.taken += count
+        found = np.frombuffer(self.file.read(count * size), np.float32).reshape(-1, self.channels)
+        return np.concatenate((found, np.zeros((count - len(found), self.channels), np.float32)))
+
+
+@contextlib.contextmanager
+def scratch(folder: str | Path | None) -> Iterator[BinaryIO]:
+    """A file for what waits, without a name in a folder, or (None) in memory."""
+    with io.BytesIO() if folder is None else tempfile.TemporaryFile(dir=folder) as file:
+        yield file
 
 
 class Queue:

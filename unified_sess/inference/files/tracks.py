@@ -11,10 +11,13 @@ from tqdm import tqdm
 from unified_sess.inference.activity import SILENCE_THRESHOLD, FramePowers, active_tracks
 from unified_sess.inference.files.recordings import Recording
 from unified_sess.inference.files.resampling import Resampler
-from unified_sess.inference.files.spool import Queue, Spool
+from unified_sess.inference.files.spool import Queue, Spool, scratch
 from unified_sess.inference.loudness import Loudness
 from unified_sess.inference.runtime import Runtime
 from unified_sess.inference.scale import MixtureScale
+from unified_sess.inference.voices.evidence import Listener
+from unified_sess.inference.voices.placing import Placing
+from unified_sess.inference.voices.turns import MOST_TRACKS
 from unified_sess.inference.windows import DEFAULT_WINDOWS, NotFinite, Windows, separate_stream
 from unified_sess.utils.errors import UserError
 
@@ -29,7 +32,7 @@ class TrackOptions(NamedTuple):
     loudness : bool
         Measure the loudness of the tracks.
     fixed_order : bool
-        Trust the network's order of the sources in every window.
+        Trust the network's order of the sources in every window, whatever the voices sound like.
     windows : Windows
         How long recordings are cut.
     """
@@ -92,6 +95,7 @@ def separate_to_tracks(
     options: TrackOptions = TrackOptions(),
     stop: threading.Event | None = None,
     progress: Callable[[float], object] | None = None,
+    folder: str | Path | None = None,
 ) -> Tracks:
     """Separate a recording in bounded memory; everything that is known only at its end is measured on the way.
 
@@ -109,6 +113,8 @@ def separate_to_tracks(
         Ends the work when set.
     progress : callable
         Is told how many s were read, piece by piece; without it long recordings show a bar.
+    folder : str or Path
+        Where what waits lies, 4 bytes a sample; None keeps it in memory.
 
     Raises
     ------
@@ -116,16 +122,17 @@ def separate_to_tracks(
         Naming the recording when it cannot be read, or when the network gives what is no number.
     """
     way = _Way(model, recording, file, rate, options)
-    if progress is not None:
-        return way.go(stop, progress)
-    long = recording.duration > options.windows.length
-    with tqdm(total=round(recording.duration, 1), desc=Path(recording.path).name, unit="s", leave=False,
-              disable=None if long else True, dynamic_ncols=True) as bar:  # fmt: skip
-        return way.go(stop, bar.update)
+    with scratch(folder) as raw, scratch(folder) as recorded:
+        if progress is not None:
+            return way.go(stop, progress, raw, recorded)
+        long = recording.duration > options.windows.length
+        with tqdm(total=round(recording.duration, 1), desc=Path(recording.path).name, unit="s", leave=False,
+                  disable=None if long else True, dynamic_ncols=True) as bar:  # fmt: skip
+            return way.go(stop, bar.update, raw, recorded)
 
 
 class _Way:
-    """The state of `separate_to_tracks`."""
+    """The state of `separate_to_tracks`: the network first, then what wants to know the whole recording."""
 
     def __init__(self, model, recording, file, rate, options) -> None:
         self.model, self.recording, self.rate, self.options = model, recording, rate, options
@@ -136,46 +143,64 @@ class _Way:
         self.loudness = Loudness(rate) if options.loudness else None
         self.peaks = np.zeros(self.spool.channels, np.float32)
         self.seen = 0  # samples of the recording
-        self.mixture, self.recorded = Queue(1), Queue(1)
 
-    def go(self, stop, progress):
-        resampler = Resampler(self.model.sample_rate, self.rate, self.columns)
-        options, stream = self.options, self._mixture(stop, progress)
-        try:
-            for sources in separate_stream(self.model, stream, options.windows, options.enhanced, options.fixed_order):
-                self._measure(sources)
-                self._write(resampler.push(sources))
-        except NotFinite as error:
-            raise UserError(f"{self.recording.path}: {error}") from None
+    def go(self, stop, progress, raw, recorded):
+        self.stop, self.raw, self.recorded = stop, Spool(raw, self.columns + 1), Spool(recorded, 1)
+        placing = self._separate(progress)
+        resampler, speakers = Resampler(self.model.sample_rate, self.rate, self.columns), self.model.num_spks
+        for block in self.raw.blocks(self.model.sample_rate):
+            self._may_go_on()
+            if placing is not None:
+                block = np.concatenate((placing(block[:, :speakers]), block[:, speakers:]), axis=1)
+            self._measure(block)
+            self._write(resampler.push(block[:, :-1]))
         self._write(resampler.finish())
         if self.rate == self.recording.sample_rate and self.spool.frames < self.seen:
             self._write(np.zeros((self.seen - self.spool.frames, self.columns), np.float32))
         return self._finished()
 
-    def _mixture(self, stop, progress):
+    def _separate(self, progress):
+        """Sources and mixture into `raw`; returns the `Placing` of voices on tracks, None where the network decides."""
+        model, options, mixture = self.model, self.options, Queue(1)
+        # Sources that are free in level do not add up to their voice.
+        by_voice = model.silence_threshold is not None and 2 <= model.num_spks <= MOST_TRACKS
+        listener = Listener(model.num_spks, model.sample_rate) if by_voice and not options.fixed_order else None
+        stream = self._mixture(progress, mixture)
+        try:
+            for sources in separate_stream(model, stream, options.windows, options.enhanced, options.fixed_order):
+                self.raw.write(np.concatenate((sources, mixture.take(len(sources))), axis=1))
+                if listener is not None:
+                    listener.add(sources[:, : model.num_spks])
+        except NotFinite as error:
+            raise UserError(f"{self.recording.path}: {error}") from None
+        return None if listener is None else Placing(listener.finish(), model.sample_rate)
+
+    def _mixture(self, progress, mixture):
         """Yields the mixture `[time]` at the model's rate, without its offset; keeps what is needed later."""
         recording, resampler = self.recording, Resampler(self.recording.sample_rate, self.rate, 1)
 
         def tap(signal):
-            if stop is not None and stop.is_set():
-                raise UserError(f"{recording.path}: interrupted")
+            self._may_go_on()
             self.seen += len(signal)
             if self.options.recorded:
-                self.recorded.put(resampler.push(signal[:, None]))
+                self.recorded.write(resampler.push(signal[:, None]))
 
         for block in recording.blocks(self.model.sample_rate, progress, tap):
-            self.mixture.put(block[:, None])
+            mixture.put(block[:, None])
             yield block
         if self.options.recorded:
-            self.recorded.put(resampler.finish())
+            self.recorded.write(resampler.finish())
 
-    def _measure(self, sources):
-        """What is known of the tracks `[time, columns]` at the model's rate."""
-        speakers = sources[:, : self.model.num_spks]
-        mixture = self.mixture.take(len(sources))
+    def _may_go_on(self):
+        if self.stop is not None and self.stop.is_set():
+            raise UserError(f"{self.recording.path}: interrupted")
+
+    def _measure(self, block):
+        """What is known of the tracks and the mixture behind them `[time, columns + 1]` at the model's rate."""
+        speakers, mixture = block[:, : self.model.num_spks], block[:, -1:]
         self.scales[0].add(mixture[:, 0], speakers)
         if self.options.enhanced:
-            self.scales[1].add(mixture[:, 0], sources[:, self.model.num_spks :])
+            self.scales[1].add(mixture[:, 0], block[:, self.model.num_spks : -1])
         self.powers.add(np.concatenate((speakers, mixture), axis=1))
 
     def _write(self, block):

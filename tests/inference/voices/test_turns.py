@@ -1,0 +1,104 @@
+"""Voices end on one track each, whatever the network did with them."""
+
+import numpy as np
+import pytest
+
+from tests.inference.voices.test_clusters import around
+from unified_sess.inference.voices.evidence import Evidence
+from unified_sess.inference.voices.placing import Placing
+from unified_sess.inference.voices.turns import owners
+
+PEOPLE = np.eye(16)[:3]
+LOUD, LEAK, NOISE = 1.0, 1e-3, 1e-7  # powers
+
+
+def evidence(moments, seed=0):
+    """Evidence of moments, each for 20 units: for every track (person, power)."""
+    embeddings, powers = [], []
+    for moment in moments:
+        whole = sum(PEOPLE[person] * power for person, power in moment)
+        tracks = [PEOPLE[person] for person, _ in moment] + [whole / np.linalg.norm(whole)]
+        embeddings.append(np.repeat(np.stack(tracks)[:, None], 20, axis=1))
+        levels = [power for _, power in moment]
+        powers.append(np.repeat([[*levels, sum(levels)]], 20, axis=0).T)
+    embeddings = np.concatenate(embeddings, axis=1)
+    spread = around(embeddings.reshape(-1, 16), 1, 0.6, seed).reshape(embeddings.shape)
+    return Evidence(spread, np.concatenate(powers, axis=1), 4000)
+
+
+def middles(found):
+    """The tracks of every moment, far from its borders."""
+    return [sorted({tuple(way) for way in part[6:14].tolist()}) for part in np.split(found, len(found) // 20)]
+
+
+def test_what_is_right_stays():
+    found = owners(evidence([[(0, LOUD), (1, LEAK)], [(0, LEAK), (1, LOUD)], [(0, LOUD), (1, LOUD)]]))
+    assert middles(found)[2] == [(0, 1)]
+    assert all(way[0] == 0 for way in middles(found)[0]) and all(way[1] == 1 for way in middles(found)[1])
+
+
+def test_a_voice_that_changes_tracks_is_brought_back():
+    straight, crossed = [(0, LOUD), (1, LOUD)], [(1, LOUD), (0, LOUD)]
+    assert middles(owners(evidence([straight, straight, crossed]))) == [[(0, 1)], [(0, 1)], [(1, 0)]]
+
+
+def test_a_voice_on_both_tracks_is_put_on_its_own():
+    split, other = [(0, LOUD), (0, LOUD)], [(1, LOUD), (1, LOUD)]
+    found = middles(owners(evidence([[(0, LOUD), (1, LOUD)], split, other])))
+    assert found == [[(0, 1)], [(0, 0)], [(1, 1)]]
+
+
+def test_one_person_alone_has_one_track():
+    said = [[(0, LOUD), (0, LOUD)], [(0, LEAK), (0, LOUD)], [(0, NOISE), (0, NOISE)]]
+    found = owners(evidence(3 * said))
+    assert (found == found[0, 0]).all()
+
+
+def test_a_few_seconds_stay_as_the_network_has_them():
+    said = [[(0, LOUD), (1, LOUD)], [(1, LOUD), (0, LOUD)]]
+    assert middles(owners(evidence(said))) == [[(0, 1)], [(0, 1)]]
+    assert middles(owners(evidence(said + said[:1]))) == [[(0, 1)], [(1, 0)], [(0, 1)]]
+
+
+@pytest.mark.parametrize("common, expected", [(0.0, "two"), (1.05, "stay"), (4.0, "one")])
+def test_voices_that_may_be_one_stay_as_the_network_has_them(common, expected):
+    """One person would be torn apart, or two put on one track: neither where the voices do not tell."""
+    moments = 2 * [[(0, LOUD), (0, LOUD)], [(1, LOUD), (1, LOUD)], [(0, LOUD), (1, LOUD)]]
+    recording = evidence(moments)
+    near = recording.embeddings + common * PEOPLE[2]  # a sound that both voices have
+    found = owners(recording._replace(embeddings=near / np.linalg.norm(near, axis=2, keepdims=True)))
+    if expected == "two":
+        assert middles(found)[:3] == [[(0, 0)], [(1, 1)], [(0, 1)]]
+    elif expected == "stay":
+        assert (found == [0, 1]).all()
+    else:
+        assert (found == found[0, 0]).all()
+
+
+def test_three_people_on_three_tracks():
+    straight, turned = [(0, LOUD), (1, LOUD), (2, LOUD)], [(2, LOUD), (0, LOUD), (1, LOUD)]
+    split = [(2, LOUD), (2, LOUD), (2, LOUD)]
+    assert middles(owners(evidence([straight, straight, turned, split]))) == [
+        [(0, 1, 2)],
+        [(0, 1, 2)],
+        [(2, 0, 1)],
+        [(2, 2, 2)],
+    ]
+
+
+@pytest.mark.parametrize("power", [0.0, 1e-30])
+def test_silence_moves_nothing_into_noise(power):
+    found = owners(Evidence(np.zeros((3, 10, 16)), np.full((3, 10), power), 4000))
+    assert found.shape == (10, 2) and np.isin(found, (0, 1)).all()
+
+
+def test_placing_in_pieces_equals_the_whole_and_loses_nothing():
+    recording = evidence([[(0, LOUD), (1, LOUD)], [(1, LOUD), (0, LOUD)], [(0, LOUD), (0, LOUD)]])
+    tracks = np.random.default_rng(0).standard_normal((60 * 4000 - 1234, 2)).astype(np.float32)
+    whole = Placing(recording, 16000)(tracks)
+    placing = Placing(recording, 16000)
+    pieces = np.concatenate([placing(piece) for piece in np.split(tracks, [1, 3999, 4000, 70001, 160000])])
+    np.testing.assert_allclose(pieces, whole, atol=1e-6)
+    np.testing.assert_allclose(whole.sum(1), tracks.sum(1), atol=1e-5)
+    assert np.abs(whole[200000:, 1]).max() == 0  # what one person said alone is on one track
+    assert not np.allclose(whole, tracks)

@@ -1,0 +1,80 @@
+"""What a recording's tracks sound like from moment to moment, gathered while they are separated."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from unified_sess.inference.voices.encoder import SPAN, SPEECH_RMS, VoiceEncoder
+
+CHUNK = 120  # units that are heard at once, half a minute
+MARGIN = SPAN // 2 + 1  # units around a chunk that its embeddings hear too
+
+
+class Evidence(NamedTuple):
+    """Per unit of 0.256 s.
+
+    embeddings : numpy.ndarray
+        `[signals, units, size]`: of each track, and of their sum as the last signal.
+    powers : numpy.ndarray
+        Mean squares `[signals, units]` of the same.
+    unit : int
+        Samples in a unit.
+    """
+
+    embeddings: np.ndarray
+    powers: np.ndarray
+    unit: int
+
+
+class Listener:
+    """Gathers `Evidence` of tracks that come in pieces; memory grows by some 6 kB a second.
+
+    Arguments
+    ---------
+    tracks : int
+    sample_rate : int
+        Hz.
+
+    Example
+    -------
+    >>> listener = Listener(2, 8000)
+    >>> listener.add(np.random.default_rng(0).standard_normal((20000, 2)))
+    >>> listener.finish().powers.shape
+    (3, 10)
+    """
+
+    def __init__(self, tracks: int, sample_rate: int) -> None:
+        self.encoder = VoiceEncoder(sample_rate)
+        self.loudest = 0.0
+        self.embeddings: list[np.ndarray] = []
+        self.powers: list[np.ndarray] = []
+        before = np.zeros((tracks + 1, MARGIN * self.encoder.unit), np.float32)
+        self.waiting = [before]  # what is not heard yet, behind the margin of what was heard
+
+    def add(self, block: np.ndarray) -> None:
+        """Add a piece `[time, tracks]`."""
+        signals = np.asarray(block, np.float32).T
+        self.waiting.append(np.concatenate((signals, signals.sum(0, keepdims=True))))
+        whole = (CHUNK + 2 * MARGIN) * self.encoder.unit
+        while sum(piece.shape[1] for piece in self.waiting) >= whole:
+            signals = np.concatenate(self.waiting, axis=1)
+            self._hear(signals[:, :whole], CHUNK)
+            self.waiting = [signals[:, CHUNK * self.encoder.unit :]]
+
+    def finish(self) -> Evidence:
+        """The evidence of everything that was added; the last unit may be filled up with silence."""
+        signals, unit = np.concatenate(self.waiting, axis=1), self.encoder.unit
+        count = -(-signals.shape[1] // unit) - MARGIN
+        missing = (count + 2 * MARGIN) * unit - signals.shape[1]
+        self._hear(np.pad(signals, ((0, 0), (0, missing))), count)
+        return Evidence(np.concatenate(self.embeddings, axis=1), np.concatenate(self.powers, axis=1), unit)
+
+    def _hear(self, signals, count):
+        """Evidence of the `count` units between the margins of signals `[signals, time]`."""
+        unit, inside = self.encoder.unit, slice(MARGIN, MARGIN + count)
+        powers = np.square(signals, dtype=np.float64).reshape(len(signals), -1, unit).mean(2)[:, inside]
+        if count:
+            self.loudest = max(self.loudest, float(np.percentile(powers[-1], 95)))
+        scale = SPEECH_RMS / np.sqrt(self.loudest) if self.loudest > 0 else 0.0
+        self.powers.append(powers)
+        self.embeddings.append(self.encoder(signals * np.float32(scale))[:, inside])

@@ -1,0 +1,111 @@
+"""Whose voice each track holds, moment by moment: the likeliest course of a recording."""
+
+import itertools
+
+import numpy as np
+
+from unified_sess.inference.tracker import best_order
+from unified_sess.inference.voices.clusters import find_voices
+from unified_sess.inference.voices.encoder import UNIT
+from unified_sess.inference.voices.evidence import Evidence
+
+MOST_TRACKS = 3  # of more the ways to give tracks to voices become too many
+SHORTEST = 12.0  # s of speech, under which voices are not known well enough
+SMOOTHING = 5  # units over which levels are averaged
+QUIET = -20.0  # dB under the loud moments of the recording, where speech begins to count
+LEAK = (
+    -12.0
+)  # dB under the loudest track of a moment, where a track begins to count: what is quieter has leaked into it
+SOFTNESS = 3.0  # dB over which a track comes to count
+HEARD = 0.3  # weight that an embedding needs to tell voices apart
+TWO_VOICES, ONE_VOICE = 0.6, 0.7  # cosine up to which two directions are two voices, and from which they are one
+WHOLE = 1.0  # what the sum of the tracks says, relative to a track, where all of it is one voice
+MIXED = 0.15  # how well the sum fits a voice where it holds another one too
+SURE = 2.0  # evidence of a unit that fits one voice and not the other
+CHANGE = 1.5  # evidence that a change of the course needs
+
+
+def owners(evidence: Evidence) -> np.ndarray:
+    """Whose voice is on each track, `[units, tracks]`: numbers of voices from 0; all tracks of a person alone are his.
+
+    A voice that is spread over the tracks, or on another one than before, is recognised by its sound. The course of a
+    recording is the likeliest path (Viterbi) through the ways to give the tracks to the voices.
+
+    Arguments
+    ---------
+    evidence : Evidence
+        Of the whole recording, of at most `MOST_TRACKS` tracks.
+
+    Returns
+    -------
+    numpy.ndarray
+        int `[units, tracks]`.
+    """
+    tracks = len(evidence.powers) - 1
+    stay = np.tile(np.arange(tracks), (evidence.powers.shape[1], 1))
+    if not evidence.powers.any():
+        return stay
+    counts = _weights(evidence.powers)
+    if counts[-1].sum() * UNIT < SHORTEST:
+        return stay
+    used = np.where(counts > HEARD, np.square(counts), 0).ravel()
+    heard = evidence.embeddings.reshape(len(used), -1)
+    voices = find_voices(heard, used, tracks, TWO_VOICES)
+    if len(voices) < 2:
+        if len(find_voices(heard, used, 2, ONE_VOICE)) > 1:
+            return stay  # one voice or two: who knows
+        return np.full_like(stay, evidence.powers[:-1].sum(1).argmax())
+    fit = _fits(evidence.embeddings, voices)
+    ways = np.array(list(itertools.product(range(len(voices)), repeat=tracks)))
+    way = _likeliest(_scores(fit, counts, ways))
+    # Each voice keeps the track that it has most of the time.
+    own = np.zeros((tracks, tracks))
+    own[: len(voices)] = np.einsum("tuv,tu->vt", fit[:tracks], counts[:tracks])
+    return np.array(best_order(own))[ways[way]]
+
+
+def _weights(powers):
+    """How much each signal counts, 0 to 1, `[signals, units]`: whether there is speech, and a track is no leak."""
+    edge = SMOOTHING // 2
+    sums = np.pad(powers, ((0, 0), (edge + 1, edge))).cumsum(1)
+    smooth = np.maximum(sums[:, SMOOTHING:] - sums[:, :-SMOOTHING], 0) / SMOOTHING
+    level = 10 * np.log10(np.maximum(smooth, 1e-30))
+    speech = _step(level - np.percentile(level[-1], 95) - QUIET)
+    speech[:-1] *= _step(level[:-1] - level[:-1].max(0) - LEAK)
+    return speech
+
+
+def _step(decibels):
+    return 1 / (1 + np.exp(-np.clip(decibels / SOFTNESS, -50, 50)))
+
+
+def _fits(embeddings, voices):
+    """How well each signal fits each voice, about -0.5 to 0.5 of two, `[signals, units, voices]`."""
+    cosines = voices @ voices.T
+    apart = 1 - (cosines.sum() - len(voices)) / (len(voices) * (len(voices) - 1))
+    fit = embeddings @ voices.T
+    return np.clip((fit - fit.mean(2, keepdims=True)) / apart, -0.75, 0.75)
+
+
+def _scores(fit, counts, ways):
+    """Evidence of every way to give tracks to voices, `[units, ways]`."""
+    weighted = fit * counts[..., None]
+    scores = sum(weighted[track][:, voice] for track, voice in enumerate(ways.T))
+    alone = (ways == ways[:, :1]).all(1)
+    scores[:, alone] += WHOLE * (weighted[-1] - MIXED * counts[-1][:, None])[:, ways[alone, 0]]
+    return 2 * SURE * scores
+
+
+def _likeliest(scores):
+    """The path `[units]` through `[units, ways]` with the largest sum, in which a change costs `CHANGE`."""
+    units, ways = scores.shape
+    best, came = scores[0], np.zeros((units, ways), int)
+    for unit in range(1, units):
+        jump = best.max() - CHANGE
+        came[unit] = np.where(best >= jump, np.arange(ways), best.argmax())
+        best = np.maximum(best, jump) + scores[unit]
+    path = np.zeros(units, int)
+    path[-1] = best.argmax()
+    for unit in range(units - 1, 0, -1):
+        path[unit - 1] = came[unit, path[unit]]
+    return path
