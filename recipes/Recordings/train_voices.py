@@ -39,6 +39,7 @@ SCENES = {
 STRETCH = (1.0, 2.4)  # s
 SPEEDS = (0.85, 1.0, 1.18)  # a voice at another speed is another voice
 BATCH = 96  # people
+FEWEST = 50  # people to learn from
 MARGIN, SCALE = 0.15, 24.0  # of the classifier
 LEAK = (-30.0, -8.0)  # dB of somebody else under the voice
 GAIN = (-25.0, 5.0)  # dB
@@ -80,6 +81,8 @@ def make_pool(options: argparse.Namespace) -> Pool:
     )  # fmt: skip
     people = {recording.path: recording.speaker for recording in dataset.speech.recordings}
     names = sorted(set(people.values()))
+    if len(names) < FEWEST:
+        raise UserError(f"{len(names)} people are too few to learn voices from: give folders of {FEWEST} or more")
     kept = options.cache / f"voices-{options.scenes}.npz"
     if kept.exists():
         found = np.load(kept)
@@ -90,8 +93,6 @@ def make_pool(options: argparse.Namespace) -> Pool:
         scene = dataset.scene((0, k, None))
         audio[k] = np.clip(scene.mixture, -1, 1) * 32767
         speaker[k] = names.index(people[scene.names[0]])
-    if len(np.unique(speaker)) < BATCH:
-        raise UserError(f"{len(np.unique(speaker))} people are too few to learn voices from: {BATCH} at least")
     np.savez(kept, audio=audio, speaker=speaker)
     return Pool(audio, speaker, len(names))
 
