@@ -5,7 +5,8 @@
 
 Scenes of one person in rooms, noise and devices are made once. In training their stretches lose parts of the spectrum
 and hold a little of somebody else, as separated tracks do. A classifier of the speakers with an angular margin (AAM,
-arXiv 1801.07698) pulls the embeddings of one person together. About half an hour on one core.
+arXiv 1801.07698) pulls the embeddings of one person together. A few hundred people are few: with --teacher the embeddings
+shall also tell how a network that knows thousands of them hears each one (voice_teacher.py). About half an hour on one core.
 """
 
 import argparse
@@ -13,10 +14,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import scipy.signal
 import torch
 import torch.nn.functional as F
 from tqdm import tqdm
+from voice_teacher import voices_of
 
 from unified_sess.data.dynamic_mixing import DynamicMixingDataset
 from unified_sess.inference.voices.encoder import BANDS, WEIGHTS, network_input
@@ -37,21 +38,25 @@ SCENES = {
     "codec": 0.03,
 }
 STRETCH = (1.0, 2.4)  # s
-SPEEDS = (0.85, 1.0, 1.18)  # a voice at another speed is another voice
 BATCH = 96  # people
 FEWEST = 50  # people to learn from
 MARGIN, SCALE = 0.15, 24.0  # of the classifier
+TAUGHT = 8.0  # weight of the teacher
 LEAK = (-30.0, -8.0)  # dB of somebody else under the voice
 GAIN = (-25.0, 5.0)  # dB
 RMS = 0.05  # of a stretch, before the gain
 
 
 class Pool(NamedTuple):
-    """Scenes `[scenes, time]` in 16 bits, the number of each one's speaker, and how many speakers there are."""
+    """Scenes `[scenes, time]` in 16 bits, the number of each one's speaker, how many speakers there are, and their voices.
+
+    The voices are the teacher's, `[speakers, 256]`, or None.
+    """
 
     audio: np.ndarray
     speaker: np.ndarray
     speakers: int
+    voices: torch.Tensor | None = None
 
 
 def main() -> None:
@@ -62,8 +67,9 @@ def main() -> None:
     parser.add_argument("--shares", nargs="+", type=float, help="share of the scenes from each folder")
     parser.add_argument("--noise", nargs="+", required=True, help="folders of noise")
     parser.add_argument("--cache", type=Path, required=True, help="folder for decoded audio, rooms and scenes")
+    parser.add_argument("--teacher", type=Path, help="Resemblyzer's pretrained.pt")
     parser.add_argument("--scenes", type=int, default=4000, help="how many")
-    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--steps", type=int, default=1700)
     parser.add_argument("--output", type=Path, default=WEIGHTS, help="default: the file of the package")
     options = parser.parse_args()
     with one_line_errors("train_voices.py"):
@@ -83,10 +89,11 @@ def make_pool(options: argparse.Namespace) -> Pool:
     names = sorted(set(people.values()))
     if len(names) < FEWEST:
         raise UserError(f"{len(names)} people are too few to learn voices from: give folders of {FEWEST} or more")
+    voices = None if options.teacher is None else voices_of(dataset.speech.recordings, names, options.teacher)
     kept = options.cache / f"voices-{options.scenes}.npz"
     if kept.exists():
         found = np.load(kept)
-        return Pool(found["audio"], found["speaker"], len(names))
+        return Pool(found["audio"], found["speaker"], len(names), voices)
     audio = np.zeros((options.scenes, round(SECONDS * RATE)), np.int16)
     speaker = np.zeros(options.scenes, int)
     for k in tqdm(range(options.scenes), desc="scenes"):
@@ -94,27 +101,30 @@ def make_pool(options: argparse.Namespace) -> Pool:
         audio[k] = np.clip(scene.mixture, -1, 1) * 32767
         speaker[k] = names.index(people[scene.names[0]])
     np.savez(kept, audio=audio, speaker=speaker)
-    return Pool(audio, speaker, len(names))
+    return Pool(audio, speaker, len(names), voices)
 
 
 def train(pool: Pool, steps: int, seed: int = 0) -> VoiceEncoder:
     """Train on the scenes; one thread is as fast as two."""
     torch.manual_seed(seed)
     random, listener, network = np.random.default_rng(seed), Listener(RATE), VoiceEncoder(BANDS)
-    voices = pool.speakers * len(SPEEDS)
-    classes = torch.nn.Parameter(0.1 * torch.randn(voices, network.linear.out_features))
-    optimizer = torch.optim.AdamW([*network.parameters(), classes], weight_decay=1e-3)
+    size = network.linear.out_features
+    as_taught = torch.nn.Linear(size, 256)
+    classes = torch.nn.Parameter(0.1 * torch.randn(pool.speakers, size))
+    optimizer = torch.optim.AdamW([*network.parameters(), *as_taught.parameters(), classes], weight_decay=1e-3)
     rate = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, steps, pct_start=0.1)
     right = 0.0
     bar = tqdm(range(steps), desc="training")
     for step in bar:
-        signals, voice = draw(pool, random)
+        signals, speaker = draw(pool, random)
         spectrum = torch.from_numpy(network_input(distorted(listener.spectrum(signals), random)))
         embeddings = network(spectrum.transpose(1, 2))
         cosines = F.normalize(embeddings, dim=1) @ F.normalize(classes, dim=1).T
-        truth = torch.from_numpy(voice)
-        margin = MARGIN * min(1.0, step / (0.3 * steps)) * F.one_hot(truth, voices)
+        truth = torch.from_numpy(speaker)
+        margin = MARGIN * min(1.0, step / (0.3 * steps)) * F.one_hot(truth, pool.speakers)
         loss = F.cross_entropy(SCALE * (cosines - margin), truth)
+        if pool.voices is not None:
+            loss = loss + TAUGHT * (1 - F.cosine_similarity(as_taught(embeddings), pool.voices[truth]).mean())
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
@@ -126,23 +136,20 @@ def train(pool: Pool, steps: int, seed: int = 0) -> VoiceEncoder:
 
 
 def draw(pool: Pool, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Stretches of one length, `[people, time]`, each of another speaker, with a little of the next one; and whose voice."""
+    """Stretches of one length, `[people, time]`, each of another speaker, with a little of the next one; and who speaks."""
     people = random.permutation(np.unique(pool.speaker))[:BATCH]
-    speeds = random.integers(len(SPEEDS), size=len(people))
     length = round(random.uniform(*STRETCH) * RATE)
     signals = np.zeros((len(people), length), np.float32)
-    for k, (person, speed) in enumerate(zip(people, speeds, strict=True)):
+    for k, person in enumerate(people):
         scene = pool.audio[random.choice(np.flatnonzero(pool.speaker == person))].astype(np.float32)
-        taken = round(length * SPEEDS[speed])
         for _ in range(5):  # not a pause
-            start = random.integers(len(scene) - taken + 1)
-            stretch = scene[start : start + taken]
-            if np.square(stretch).mean() > 0.2 * np.square(scene).mean():
+            start = random.integers(len(scene) - length + 1)
+            signals[k] = scene[start : start + length]
+            if np.square(signals[k]).mean() > 0.2 * np.square(scene).mean():
                 break
-        signals[k] = stretch if taken == length else scipy.signal.resample(stretch, length)
     signals *= RMS / np.maximum(_rms(signals), 30.0)
     leaks = 10 ** (random.uniform(*LEAK, (len(people), 1)) / 20) * (random.random((len(people), 1)) < 0.5)
-    return signals + np.roll(signals, 1, axis=0) * leaks.astype(np.float32), people * len(SPEEDS) + speeds
+    return signals + np.roll(signals, 1, axis=0) * leaks.astype(np.float32), people
 
 
 def distorted(power: np.ndarray, random: np.random.Generator) -> np.ndarray:

@@ -15,7 +15,10 @@ PEOPLE = 96
 
 @pytest.fixture(scope="module")
 def recipe(repository):
-    return SimpleNamespace(**runpy.run_path(str(repository / "recipes" / "Recordings" / "train_voices.py")))
+    folder = repository / "recipes" / "Recordings"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(folder))
+        return SimpleNamespace(**runpy.run_path(str(folder / "train_voices.py")))
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +65,7 @@ def test_too_few_people_are_one_line(repository, tmp_path, monkeypatch, capsys):
     speech, noise = make_folders(tmp_path / "train", speakers=3, utterances=1, seconds=8, noises=1)
     script = repository / "recipes" / "Recordings" / "train_voices.py"
     arguments = ["--speech", speech, "--noise", noise / "tr", "--cache", tmp_path / "cache", "--scenes", "4"]
+    monkeypatch.syspath_prepend(str(script.parent))
     monkeypatch.setattr(sys, "argv", [str(script), *map(str, arguments), "--output", str(tmp_path / "voices.npz")])
     with pytest.raises(SystemExit) as stop:
         runpy.run_path(str(script), run_name="__main__")

@@ -17,6 +17,7 @@ LEAK = (
     -12.0
 )  # dB under the loudest track of a moment, where a track begins to count: what is quieter has leaked into it
 SOFTNESS = 3.0  # dB over which a track comes to count
+MOST_UNITS = 4000  # of a recording, evenly spread, from which its voices are learnt: memory stays bounded
 HEARD = 0.3  # weight that an embedding needs to tell voices apart
 TWO_VOICES, ONE_VOICE = 0.6, 0.7  # cosine up to which two directions are two voices, and from which they are one
 WHOLE = 1.0  # what the sum of the tracks says, relative to a track, where all of it is one voice
@@ -48,8 +49,9 @@ def owners(evidence: Evidence) -> np.ndarray:
     counts = _weights(evidence.powers)
     if counts[-1].sum() * UNIT < SHORTEST:
         return stay
-    used = np.where(counts > HEARD, np.square(counts), 0).ravel()
-    heard = evidence.embeddings.reshape(len(used), -1)
+    some = slice(None, None, -(-counts.shape[1] // MOST_UNITS))
+    used = np.where(counts > HEARD, np.square(counts), 0)[:, some].ravel()
+    heard = evidence.embeddings[:, some].reshape(len(used), -1)
     voices = find_voices(heard, used, tracks, TWO_VOICES)
     if len(voices) < 2:
         if len(find_voices(heard, used, 2, ONE_VOICE)) > 1:
@@ -83,7 +85,7 @@ def _fits(embeddings, voices):
     """How well each signal fits each voice, about -0.5 to 0.5 of two, `[signals, units, voices]`."""
     cosines = voices @ voices.T
     apart = 1 - (cosines.sum() - len(voices)) / (len(voices) * (len(voices) - 1))
-    fit = embeddings @ voices.T
+    fit = embeddings @ voices.T.astype(np.float32)
     return np.clip((fit - fit.mean(2, keepdims=True)) / apart, -0.75, 0.75)
 
 
