@@ -1,4 +1,4 @@
-"""How Resemblyzer hears the speakers of a training: its network has learnt from 8,000 people, who are in no folder here.
+"""How Resemblyzer hears the speakers of a training: its network has learnt from thousands of people.
 
 Resemblyzer (https://github.com/resemble-ai/Resemblyzer, Apache-2.0) is not installed: `pip download --no-deps resemblyzer`
 and the file `resemblyzer/pretrained.pt` in the wheel are enough. Its voices are those of GE2E (arXiv 1710.10467).
