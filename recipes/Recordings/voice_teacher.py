@@ -34,8 +34,8 @@ class Teacher(nn.Module):
             self.load_state_dict(
                 {name: value for name, value in state.items() if name.startswith(("lstm.", "linear."))}
             )
-        except Exception as error:  # whatever the file holds
-            raise UserError(f"{weights} is not Resemblyzer's pretrained.pt: {error}") from None
+        except Exception:  # whatever the file holds
+            raise UserError(f"{weights} is not Resemblyzer's pretrained.pt, or cannot be read") from None
         self.bands = torchaudio.functional.melscale_fbanks(FRAME // 2 + 1, 0, RATE / 2, BANDS, RATE, "slaney", "slaney")
 
     @torch.no_grad()
