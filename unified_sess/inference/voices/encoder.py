@@ -46,6 +46,7 @@ class VoiceEncoder:
         self.used = int(np.searchsorted(frequencies, HIGHEST, "right"))
         self.bands = triangles(frequencies[: self.used], HIGHEST, BANDS) * (256 / self.frame) ** 2  # as at 8 kHz
         self.weights = _weights()
+        self.size = len(self.weights["linear.bias"])  # of an embedding
 
     def __call__(self, signals: np.ndarray) -> np.ndarray:
         """Embeddings of length 1, `[signals, units, size]`, of signals `[signals, time]`; speech wants an RMS near 0.02.

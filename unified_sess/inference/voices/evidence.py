@@ -1,5 +1,6 @@
 """What a recording's tracks sound like from moment to moment, gathered while they are separated."""
 
+import io
 from typing import NamedTuple
 
 import numpy as np
@@ -46,8 +47,8 @@ class Listener:
     def __init__(self, tracks: int, sample_rate: int) -> None:
         self.encoder = VoiceEncoder(sample_rate)
         self.loudest = 0.0
-        self.embeddings: list[np.ndarray] = []
-        self.powers: list[np.ndarray] = []
+        # In one piece of memory each: many small ones would hold back what is freed between them.
+        self.embeddings, self.powers = io.BytesIO(), io.BytesIO()
         before = np.zeros((tracks + 1, MARGIN * self.encoder.unit), np.float32)
         self.waiting = [before]  # what is not heard yet, behind the margin of what was heard
 
@@ -67,7 +68,9 @@ class Listener:
         count = -(-signals.shape[1] // unit) - MARGIN
         missing = (count + 2 * MARGIN) * unit - signals.shape[1]
         self._hear(np.pad(signals, ((0, 0), (0, missing))), count)
-        return Evidence(np.concatenate(self.embeddings, axis=1), np.concatenate(self.powers, axis=1), unit)
+        powers = np.frombuffer(self.powers.getbuffer(), np.float64).reshape(-1, len(signals))
+        embeddings = np.frombuffer(self.embeddings.getbuffer(), np.float16).reshape(*powers.shape, self.encoder.size)
+        return Evidence(embeddings.swapaxes(0, 1), powers.T, unit)
 
     def _hear(self, signals, count):
         """Evidence of the `count` units between the margins of signals `[signals, time]`."""
@@ -76,5 +79,6 @@ class Listener:
         if count:
             self.loudest = max(self.loudest, float(np.percentile(powers[-1], 95)))
         scale = SPEECH_RMS / np.sqrt(self.loudest) if self.loudest > 0 else 0.0
-        self.powers.append(powers)
-        self.embeddings.append(self.encoder(signals * np.float32(scale))[:, inside].astype(np.float16))
+        self.powers.write(np.ascontiguousarray(powers.T).data)
+        found = self.encoder(signals * np.float32(scale))[:, inside].swapaxes(0, 1)
+        self.embeddings.write(np.ascontiguousarray(found, np.float16).data)
