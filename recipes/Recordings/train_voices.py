@@ -24,6 +24,7 @@ from unified_sess.inference.voices.encoder import BANDS, WEIGHTS, network_input
 from unified_sess.inference.voices.encoder import VoiceEncoder as Listener
 from unified_sess.nnet.voice_encoder import VoiceEncoder
 from unified_sess.utils.errors import UserError, one_line_errors
+from unified_sess.utils.files import atomic_path
 
 RATE = 8000  # Hz
 SECONDS = 6.0  # of a scene
@@ -39,7 +40,7 @@ SCENES = {
 }
 STRETCH = (1.0, 2.4)  # s
 BATCH = 96  # people
-FEWEST = 50  # people to learn from
+FEWEST, FEWEST_STEPS = 50, 10  # people to learn from, and steps
 MARGIN, SCALE = 0.15, 24.0  # of the classifier
 TAUGHT = 8.0  # weight of the teacher
 LEAK = (-30.0, -8.0)  # dB of somebody else under the voice
@@ -66,41 +67,41 @@ def main() -> None:
     parser.add_argument("--speakers", nargs="+", help="CSV path,speaker of each folder, or null")
     parser.add_argument("--shares", nargs="+", type=float, help="share of the scenes from each folder")
     parser.add_argument("--noise", nargs="+", required=True, help="folders of noise")
-    parser.add_argument("--cache", type=Path, required=True, help="folder for decoded audio, rooms and scenes")
+    parser.add_argument("--cache", type=Path, required=True, help="folder for decoded audio and rooms")
     parser.add_argument("--teacher", type=Path, help="Resemblyzer's pretrained.pt")
     parser.add_argument("--scenes", type=int, default=4000, help="how many")
     parser.add_argument("--steps", type=int, default=1700)
     parser.add_argument("--output", type=Path, default=WEIGHTS, help="default: the file of the package")
     options = parser.parse_args()
     with one_line_errors("train_voices.py"):
+        if options.scenes < FEWEST or options.steps < FEWEST_STEPS:
+            raise UserError(f"give at least {FEWEST} --scenes and {FEWEST_STEPS} --steps")
         network = train(make_pool(options), options.steps)
         options.output.parent.mkdir(parents=True, exist_ok=True)
-        np.savez_compressed(options.output, **network.arrays())
+        with atomic_path(options.output) as temporary, open(temporary, "wb") as file:
+            np.savez_compressed(file, **network.arrays())
 
 
 def make_pool(options: argparse.Namespace) -> Pool:
-    """Scenes of one person each, made once and kept in the cache."""
+    """Scenes of one person each; the same arguments give the same ones."""
     speakers = [None if table == "null" else table for table in options.speakers or ["null"] * len(options.speech)]
     dataset = DynamicMixingDataset(
         options.speech, options.noise, options.cache, RATE, 2, round(SECONDS * RATE), seed=3, speed_factors=None,
         speakers=speakers, speech_shares=options.shares, scenes=SCENES,
     )  # fmt: skip
     people = {recording.path: recording.speaker for recording in dataset.speech.recordings}
+    if len(people) < len(dataset.speech.recordings):
+        raise UserError("two of the --speech folders have recordings of one name: give names that tell them apart")
     names = sorted(set(people.values()))
     if len(names) < FEWEST:
         raise UserError(f"{len(names)} people are too few to learn voices from: give folders of {FEWEST} or more")
     voices = None if options.teacher is None else voices_of(dataset.speech.recordings, names, options.teacher)
-    kept = options.cache / f"voices-{options.scenes}.npz"
-    if kept.exists():
-        found = np.load(kept)
-        return Pool(found["audio"], found["speaker"], len(names), voices)
     audio = np.zeros((options.scenes, round(SECONDS * RATE)), np.int16)
     speaker = np.zeros(options.scenes, int)
     for k in tqdm(range(options.scenes), desc="scenes"):
         scene = dataset.scene((0, k, None))
         audio[k] = np.clip(scene.mixture, -1, 1) * 32767
         speaker[k] = names.index(people[scene.names[0]])
-    np.savez(kept, audio=audio, speaker=speaker)
     return Pool(audio, speaker, len(names), voices)
 
 

@@ -64,7 +64,7 @@ def test_it_learns_to_tell_tones_apart(recipe, pool):
 def test_too_few_people_are_one_line(repository, tmp_path, monkeypatch, capsys):
     speech, noise = make_folders(tmp_path / "train", speakers=3, utterances=1, seconds=8, noises=1)
     script = repository / "recipes" / "Recordings" / "train_voices.py"
-    arguments = ["--speech", speech, "--noise", noise / "tr", "--cache", tmp_path / "cache", "--scenes", "4"]
+    arguments = ["--speech", speech, "--noise", noise / "tr", "--cache", tmp_path / "cache", "--scenes", "50"]
     monkeypatch.syspath_prepend(str(script.parent))
     monkeypatch.setattr(sys, "argv", [str(script), *map(str, arguments), "--output", str(tmp_path / "voices.npz")])
     with pytest.raises(SystemExit) as stop:

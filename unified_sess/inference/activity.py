@@ -122,7 +122,7 @@ def activity_of_powers(
     """The same as `activity`, of the powers `[frames, speakers]` that `FramePowers` gathered."""
     if powers.size == 0:
         return np.zeros(powers.shape, bool)
-    smooth = _moving_mean(powers, round(SMOOTHING / FRAME))
+    smooth = moving_mean(powers, round(SMOOTHING / FRAME))
     floor = np.percentile(smooth, 5, axis=0)
     # Somebody who never pauses has no frames of noise: a floor near the loudest frame is speech itself.
     floor = np.minimum(floor * _ratio(FLOOR_MARGIN), smooth.max(0) * _ratio(-10))
@@ -181,8 +181,8 @@ def segments(frames: np.ndarray) -> Iterator[tuple[int, float, float]]:
     yield from ((speaker, round(start * FRAME, 2), round(count * FRAME, 2)) for start, speaker, count in sorted(found))
 
 
-def _moving_mean(powers, width):
-    """Means `[frames, tracks]` over `width` frames around each frame, over fewer at the ends."""
+def moving_mean(powers: np.ndarray, width: int) -> np.ndarray:
+    """Means of powers `[frames, tracks]` over `width` frames around each frame, over fewer at the ends."""
     sums = np.cumsum(np.concatenate((np.zeros((1, powers.shape[1])), powers)), axis=0, dtype=np.float64)
     frames = np.arange(len(powers))
     first, last = np.maximum(frames - width // 2, 0), np.minimum(frames + width // 2 + 1, len(powers))

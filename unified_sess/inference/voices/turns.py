@@ -4,6 +4,7 @@ import itertools
 
 import numpy as np
 
+from unified_sess.inference.activity import moving_mean
 from unified_sess.inference.tracker import best_order
 from unified_sess.inference.voices.clusters import find_voices
 from unified_sess.inference.voices.encoder import UNIT
@@ -13,9 +14,7 @@ MOST_TRACKS = 3  # of more the ways to give tracks to voices become too many
 SHORTEST = 12.0  # s of speech, under which voices are not known well enough
 SMOOTHING = 5  # units over which levels are averaged
 QUIET = -20.0  # dB under the loud moments of the recording, where speech begins to count
-LEAK = (
-    -12.0
-)  # dB under the loudest track of a moment, where a track begins to count: what is quieter has leaked into it
+LEAK = -12.0  # dB under the loudest track of a moment, where a track begins to count: what is quieter is its echo
 SOFTNESS = 3.0  # dB over which a track comes to count
 MOST_UNITS = 4000  # of a recording, evenly spread, from which its voices are learnt: memory stays bounded
 HEARD = 0.3  # weight that an embedding needs to tell voices apart
@@ -68,10 +67,7 @@ def owners(evidence: Evidence) -> np.ndarray:
 
 def _weights(powers):
     """How much each signal counts, 0 to 1, `[signals, units]`: whether there is speech, and a track is no leak."""
-    edge = SMOOTHING // 2
-    sums = np.pad(powers, ((0, 0), (edge + 1, edge))).cumsum(1)
-    smooth = np.maximum(sums[:, SMOOTHING:] - sums[:, :-SMOOTHING], 0) / SMOOTHING
-    level = 10 * np.log10(np.maximum(smooth, 1e-30))
+    level = 10 * np.log10(np.maximum(moving_mean(powers.T, SMOOTHING).T, 1e-30))
     speech = _step(level - np.percentile(level[-1], 95) - QUIET)
     speech[:-1] *= _step(level[:-1] - level[:-1].max(0) - LEAK)
     return speech
