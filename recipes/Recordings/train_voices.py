@@ -40,7 +40,7 @@ SCENES = {
 }
 STRETCH = (1.0, 2.4)  # s
 BATCH = 96  # people
-FEWEST, FEWEST_STEPS = 50, 10  # people to learn from, and steps
+FEWEST, FEWEST_STEPS = 50, 20  # people to learn from, and steps
 MARGIN, SCALE = 0.15, 24.0  # of the classifier
 TAUGHT = 8.0  # weight of the teacher
 LEAK = (-30.0, -8.0)  # dB of somebody else under the voice
