@@ -18,7 +18,9 @@ LEAK = -12.0  # dB under the loudest track of a moment, where a track begins to 
 SOFTNESS = 3.0  # dB over which a track comes to count
 MOST_UNITS = 4000  # of a recording, evenly spread, from which its voices are learnt: memory stays bounded
 HEARD = 0.3  # weight that an embedding needs to tell voices apart
-TWO_VOICES, ONE_VOICE = 0.57, 0.66  # cosine up to which two directions are two voices, and from which they are one
+# Cosine up to which two directions are two voices, and from which they are one. A telephone's band makes voices alike, and
+# two people on one track are worse than one person on two.
+TWO_VOICES, ONE_VOICE = 0.57, 0.72
 WHOLE = 1.0  # what the sum of the tracks says, relative to a track, where all of it is one voice
 MIXED = 0.15  # how well the sum fits a voice where it holds another one too
 SURE = 2.0  # evidence of a unit that fits one voice and not the other
