@@ -12,10 +12,10 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-import soundfile
 
-from unified_sess.evaluation.conversations import FRAME, SingleTalk, track_of_voice
+from unified_sess.evaluation.conversations import FRAME, SingleTalk, quarter_powers, track_of_voice
 from unified_sess.evaluation.signals import Undefined
+from unified_sess.utils.audio import read_audio
 from unified_sess.utils.errors import UserError, one_line_errors
 
 
@@ -27,12 +27,12 @@ def main() -> None:
     parser.add_argument("--name", help="of the recording in the RTTM file; default: that of the tracks without _s1")
     options = parser.parse_args()
     with one_line_errors("single_talk.py"):
-        signals, rates = zip(*(_mono(path) for path in options.tracks), strict=True)
+        signals, rates = zip(*(read_audio(path, channel="mean") for path in options.tracks), strict=True)
         if rates[0] != rates[1] or len(signals[0]) != len(signals[1]):
             raise UserError("the two tracks have another rate or length than each other: give those of one recording")
         tracks = np.stack(signals, axis=1)
         name = options.name or options.tracks[0].stem.rpartition("_")[0]
-        talker = who_talks_alone(options.rttm, name, len(tracks) / rates[0])
+        talker = who_talks_alone(options.rttm, name, len(quarter_powers(tracks, rates[0])))
         try:
             found = on_tracks(talker, tracks, rates[0])
         except Undefined as undefined:
@@ -40,15 +40,7 @@ def main() -> None:
         print(f"{name}: {100 * found.right:.1f} % right, {100 * found.wrong:.1f} % wrong of {found.seconds:g} s")
 
 
-def _mono(path):
-    try:
-        signal, rate = soundfile.read(path, always_2d=True)
-    except (soundfile.SoundFileError, OSError) as error:
-        raise UserError(f"{path} cannot be read: {error}") from None
-    return signal.mean(1), rate
-
-
-def who_talks_alone(table: Path, name: str, seconds: float) -> np.ndarray:
+def who_talks_alone(table: Path, name: str, frames: int) -> np.ndarray:
     """The number, 0 or 1, of the one of the two main people who talks alone in each frame of 0.25 s, else -1, `[frames]`.
 
     Raises `UserError` where the RTTM file has no two people for the recording `name`.
@@ -63,7 +55,7 @@ def who_talks_alone(table: Path, name: str, seconds: float) -> np.ndarray:
     main_people = sorted(turns, key=lambda person: -sum(length for _, length in turns[person]))[:2]
     if len(main_people) < 2:
         raise UserError(f"{table} has {len(turns)} people for {name}: two or more are needed")
-    starts = np.arange(int(seconds / FRAME)) * FRAME
+    starts = np.arange(frames) * FRAME
     whole = {person: np.zeros(len(starts), bool) for person in turns}  # talks all the frame
     partly = {person: np.zeros(len(starts), bool) for person in turns}
     for person, stretches in turns.items():
