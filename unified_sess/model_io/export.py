@@ -17,7 +17,16 @@ from unified_sess.model_io.module_tree import TreeDumper, as_yaml
 from unified_sess.model_io.onnx_export import to_onnx
 from unified_sess.model_io.results_folder import load_trained_network
 from unified_sess.network import MODULE_NAMES
-from unified_sess.nnet import attention, band_split, locoformer, sepreformer, sepreformer_blocks, time_frequency
+from unified_sess.nnet import (
+    attention,
+    band_split,
+    dereverberation,
+    fourier,
+    locoformer,
+    sepreformer,
+    sepreformer_blocks,
+    time_frequency,
+)
 from unified_sess.utils.errors import UserError, writable_folder
 from unified_sess.utils.files import atomic_path
 
@@ -27,7 +36,16 @@ SUFFIX = Path(ONNX).suffix
 HYPERPARAMS = "hyperparams.yaml"
 CUSTOM = "custom.py"
 # What SpeechBrain does not have; a later file may use an earlier one, and no two have a name in common.
-OWN_FILES = (time_frequency, band_split, attention, locoformer, sepreformer_blocks, sepreformer)
+OWN_FILES = (
+    fourier,
+    dereverberation,
+    time_frequency,
+    band_split,
+    attention,
+    locoformer,
+    sepreformer_blocks,
+    sepreformer,
+)
 OWN_IMPORTS = re.compile(r"^from (unified_sess\S*) import (?:\([^)]*\)|.*)\n", re.MULTILINE)
 # What it replaces; first where SpeechBrain and `from_pretrained` start to read: a folder that has those is whole.
 FILES = (HYPERPARAMS, CONFIG, CUSTOM, ONNX, *(f"{name}.ckpt" for name in MODULE_NAMES))

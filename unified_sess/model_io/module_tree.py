@@ -85,6 +85,8 @@ NUMBERS = {
     "groups": (1, 128),
     "pooling": (1, 64),
     "block": (1, 64),
+    "past": (0, 64),
+    "delay": (1, 64),
     "dropout": (0, 1),
 }
 LARGEST_LAYER_COUNT = 1000  # layers of a network with those inside them; the largest published one has 37

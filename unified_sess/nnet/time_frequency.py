@@ -12,6 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from unified_sess.nnet.dereverberation import Dereverberation
+from unified_sess.nnet.fourier import fourier
+
 POWER_FLOOR = 1e-8  # power 80 dB under the signal's mean, below which levels are not told apart
 
 
@@ -24,6 +27,10 @@ class SpectralEncoder(nn.Module):
         Samples in a filter, a multiple of `stride`.
     stride : int
         Samples between frames, at most half the kernel.
+    past : int
+        Frames from which `Dereverberation` predicts, and subtracts, the late part of the room; 0 leaves it out.
+    delay : int
+        How many frames back the newest of them lies.
 
     Example
     -------
@@ -31,17 +38,19 @@ class SpectralEncoder(nn.Module):
     torch.Size([3, 258, 64])
     """
 
-    def __init__(self, kernel_size: int = 256, stride: int = 128) -> None:
+    def __init__(self, kernel_size: int = 256, stride: int = 128, past: int = 0, delay: int = 2) -> None:
         super().__init__()
+        self.dereverberation = Dereverberation(past, delay, kernel_size, stride) if past else nn.Identity()
         self.edge = _edge(kernel_size, stride)
         self.conv1d = nn.Conv1d(1, kernel_size + 2, kernel_size, stride, bias=False)
         with torch.no_grad():
-            self.conv1d.weight.copy_(_fourier(kernel_size).unsqueeze(1))
+            self.conv1d.weight.copy_(fourier(kernel_size).unsqueeze(1))
 
     def forward(self, signal: torch.Tensor) -> torch.Tensor:
         """Signal `[batch, time]` to real parts, then imaginary parts, `[batch, kernel_size + 2, frames]`."""
         missing = -signal.shape[-1] % self.conv1d.stride[0]
-        return self.conv1d(F.pad(signal, (self.edge, self.edge + missing)).unsqueeze(1))
+        signal = self.dereverberation(F.pad(signal, (self.edge, self.edge + missing)))
+        return self.conv1d(signal.unsqueeze(1))
 
 
 class SpectralDecoder(nn.Module):
@@ -68,7 +77,7 @@ class SpectralDecoder(nn.Module):
         twice[0] = twice[-1] = 1.0
         overlap = kernel_size / (2 * stride)  # what the squared windows of all frames add up to
         with torch.no_grad():
-            weight = torch.cat((twice, twice)) * _fourier(kernel_size) / overlap
+            weight = torch.cat((twice, twice)) * fourier(kernel_size) / overlap
             self.conv.weight.copy_(weight.unsqueeze(1))
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
@@ -82,19 +91,6 @@ def _edge(kernel_size: int, stride: int) -> int:
             f"kernel_size must be a multiple of the stride, at least twice, not {kernel_size} and {stride}"
         )
     return kernel_size - stride
-
-
-def _fourier(size: int) -> torch.Tensor:
-    """Real and imaginary parts of windowed waves, `[size + 2, size]`; an orthonormal transform but for the window.
-
-    On the CPU, also where the network is built without values on the meta device, whose arithmetic takes seconds to
-    import torch's compiler.
-    """
-    with torch.device("cpu"):
-        time, frequency = torch.arange(size), torch.arange(size // 2 + 1).unsqueeze(1)
-        phase = 2 * math.pi * (frequency * time % size) / size
-        window = torch.hann_window(size).sqrt() / math.sqrt(size)
-        return torch.cat((window * phase.cos(), -window * phase.sin()))
 
 
 class TimeFrequencyNet(nn.Module):

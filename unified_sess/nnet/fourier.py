@@ -1,0 +1,18 @@
+"""The waves of a short-time Fourier transform, as filters."""
+
+import math
+
+import torch
+
+
+def fourier(size: int) -> torch.Tensor:
+    """Real and imaginary parts of windowed waves, `[size + 2, size]`; an orthonormal transform but for the window.
+
+    On the CPU, also where the network is built without values on the meta device, whose arithmetic takes seconds to
+    import torch's compiler.
+    """
+    with torch.device("cpu"):
+        time, frequency = torch.arange(size), torch.arange(size // 2 + 1).unsqueeze(1)
+        phase = 2 * math.pi * (frequency * time % size) / size
+        window = torch.hann_window(size).sqrt() / math.sqrt(size)
+        return torch.cat((window * phase.cos(), -window * phase.sin()))
