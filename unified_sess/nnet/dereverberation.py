@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from unified_sess.nnet.fourier import fourier
+from unified_sess.nnet.fourier import fourier, inverse_scale
 
 FLOOR = 1e-2  # of a frequency's loudest moment: quieter moments weigh no more than those at this power
 RIDGE = 1e-3  # of the mean weighted power, added for stability
@@ -15,8 +15,8 @@ class Dereverberation(nn.Module):
     """Subtract from every frame what earlier frames predict: the late part of the room.
 
     Each frequency has a filter over past frames of its own, the one that leaves least where the result is quiet (Nakatani
-    et al. 2010, section IV, with one microphone and the power of the result as weight). Signals without a room hardly
-    change, for speech predicts itself no further than some 30 ms.
+    et al. 2010, doi:10.1109/TASL.2010.2052251, with one microphone and the power of the result as weight). Signals without
+    a room hardly change.
 
     Arguments
     ---------
@@ -45,22 +45,25 @@ class Dereverberation(nn.Module):
             raise ValueError(f"past, delay and iterations must be at least 1, not {past}, {delay} and {iterations}")
         self.past, self.delay, self.iterations = past, delay, iterations
         self.kernel_size, self.stride = kernel_size, stride
+        # Constants: in no checkpoint, and with values also where the network is built without any.
+        self.register_buffer("waves", fourier(kernel_size).unsqueeze(1), persistent=False)
+        self.register_buffer("scale", inverse_scale(kernel_size, stride), persistent=False)
+        self.register_buffer("identity", torch.eye(2 * past, device="cpu"), persistent=False)
 
     def forward(self, signal: torch.Tensor) -> torch.Tensor:
         """Signal `[batch, time]` of whole strides, at least a kernel long, to another; gradients pass the filters by."""
-        signal, edge = signal.float(), self.kernel_size - self.stride
-        waves = fourier(self.kernel_size).unsqueeze(1).to(signal.device)
-        spectrum = F.conv1d(F.pad(signal, (edge, edge)).unsqueeze(1), waves, stride=self.stride)
+        with torch.autocast(signal.device.type, enabled=False):
+            return self._without_late_part(signal.to(self.waves.dtype))
+
+    def _without_late_part(self, signal):
+        edge = self.kernel_size - self.stride
+        spectrum = F.conv1d(F.pad(signal, (edge, edge)).unsqueeze(1), self.waves, stride=self.stride)
         real, imaginary = spectrum.chunk(2, dim=1)
         past_real, past_imaginary = self._past(real), self._past(imaginary)  # [batch, frequencies, frames, past]
         with torch.no_grad():
             filters = self._filters(real, imaginary, past_real, past_imaginary)
-        late = torch.cat(_predicted(past_real, past_imaginary, filters), dim=1)
-        # Back to time: all frequencies but the first and the last stand for two.
-        twice = torch.full((waves.shape[0], 1, 1), 2.0, device=signal.device)
-        twice[:: self.kernel_size // 2] = 1.0  # ends of the real parts, first of the imaginary ones, which are 0 there
-        overlap = self.kernel_size / (2 * self.stride)
-        late = F.conv_transpose1d(late, waves * twice / overlap, stride=self.stride).squeeze(1)
+        late = torch.cat(_predicted(past_real, past_imaginary, filters), dim=1) * self.scale
+        late = F.conv_transpose1d(late, self.waves, stride=self.stride)[:, 0]
         return signal - late[:, edge : edge + signal.shape[1]]
 
     def _past(self, x):
@@ -76,20 +79,25 @@ class Dereverberation(nn.Module):
             # Relative to the loudest moment, so that no loudness is too small for single precision.
             loudest = power.amax(2, keepdim=True).clamp_min(1e-30)
             weight = (power / loudest + FLOOR).rsqrt().unsqueeze(3) * loudest.rsqrt().unsqueeze(3)
-            filters = _solved(real.unsqueeze(3), imaginary.unsqueeze(3), past_real, past_imaginary, weight)
+            matrix, right = _equations(real.unsqueeze(3), imaginary.unsqueeze(3), past_real, past_imaginary, weight)
+            filters = _solved(matrix + self._ridge(matrix, real.shape[2]), right)
             if k + 1 < self.iterations:
                 late_real, late_imaginary = _predicted(past_real, past_imaginary, filters)
                 clean_real, clean_imaginary = real - late_real, imaginary - late_imaginary
         return filters
 
+    def _ridge(self, matrix, frames):
+        level = (matrix * self.identity).sum((2, 3), keepdim=True) / (2 * self.past)
+        return ((RIDGE + PRIOR_FRAMES / frames) * level + 1e-20) * self.identity
+
 
 def _predicted(past_real, past_imaginary, filters):
     a, b = filters.chunk(2, dim=2)
-    return (past_real @ a - past_imaginary @ b).squeeze(3), (past_real @ b + past_imaginary @ a).squeeze(3)
+    return (past_real @ a - past_imaginary @ b)[..., 0], (past_real @ b + past_imaginary @ a)[..., 0]
 
 
-def _solved(real, imaginary, past_real, past_imaginary, weight):
-    """The filters of least weighted error: complex normal equations, written with real numbers for ONNX."""
+def _equations(real, imaginary, past_real, past_imaginary, weight):
+    """Normal equations of the filters of least weighted error; complex ones, written with real numbers for ONNX."""
     past_real, past_imaginary, past = past_real * weight, past_imaginary * weight, past_real.shape[3]
     both = torch.cat((past_real, past_imaginary), dim=3)
     products = both.transpose(2, 3) @ torch.cat((both, real * weight, imaginary * weight), dim=3)
@@ -98,13 +106,11 @@ def _solved(real, imaginary, past_real, past_imaginary, weight):
     cross = upper[..., past : 2 * past] - lower[..., :past]
     matrix = torch.cat((torch.cat((same, -cross), dim=3), torch.cat((cross, same), dim=3)), dim=2)
     right = torch.cat((upper[..., -2:-1] + lower[..., -1:], upper[..., -1:] - lower[..., -2:-1]), dim=2)
-    level = torch.diagonal(same, dim1=2, dim2=3).mean(2)[..., None, None]
-    share = RIDGE + PRIOR_FRAMES / real.shape[2]
-    return _gauss_jordan(matrix + (share * level + 1e-20) * torch.eye(2 * past, device=matrix.device), right)
+    return matrix, right
 
 
-def _gauss_jordan(matrix, right):
-    """Solve positive definite systems `[..., n, n]` for `[..., n, 1]` with operations that ONNX has too."""
+def _solved(matrix, right):
+    """Solutions `[..., n, 1]` of positive definite systems `[..., n, n]`, by Gauss and Jordan: ONNX has no solver."""
     system, n = torch.cat((matrix, right), dim=-1), matrix.shape[-1]
     for k in range(n):
         row = system[..., k : k + 1, :] / system[..., k : k + 1, k : k + 1]

@@ -16,3 +16,12 @@ def fourier(size: int) -> torch.Tensor:
         phase = 2 * math.pi * (frequency * time % size) / size
         window = torch.hann_window(size).sqrt() / math.sqrt(size)
         return torch.cat((window * phase.cos(), -window * phase.sin()))
+
+
+def inverse_scale(size: int, stride: int) -> torch.Tensor:
+    """Factors `[size + 2, 1]` of `fourier`'s waves with which its parts, added up every `stride` samples, are the signal."""
+    with torch.device("cpu"):
+        twice = torch.full((size // 2 + 1, 1), 2.0)  # a real signal's other half of frequencies
+        twice[0] = twice[-1] = 1.0
+        overlap = size / (2 * stride)  # what the squared windows of all frames add up to
+        return torch.cat((twice, twice)) / overlap

@@ -6,14 +6,12 @@ weights (compare TFPSNet, Yang et al. 2022, and TF-GridNet, Wang et al.
 small learning rate.
 """
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from unified_sess.nnet.dereverberation import Dereverberation
-from unified_sess.nnet.fourier import fourier
+from unified_sess.nnet.fourier import fourier, inverse_scale
 
 POWER_FLOOR = 1e-8  # power 80 dB under the signal's mean, below which levels are not told apart
 
@@ -73,12 +71,8 @@ class SpectralDecoder(nn.Module):
         super().__init__()
         self.edge = _edge(kernel_size, stride)
         self.conv = nn.ConvTranspose1d(kernel_size + 2, 1, kernel_size, stride, bias=False)
-        twice = torch.full((kernel_size // 2 + 1, 1), 2.0, device="cpu")  # a real signal's other half of frequencies
-        twice[0] = twice[-1] = 1.0
-        overlap = kernel_size / (2 * stride)  # what the squared windows of all frames add up to
         with torch.no_grad():
-            weight = torch.cat((twice, twice)) * fourier(kernel_size) / overlap
-            self.conv.weight.copy_(weight.unsqueeze(1))
+            self.conv.weight.copy_((inverse_scale(kernel_size, stride) * fourier(kernel_size)).unsqueeze(1))
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Features `[batch, kernel_size + 2, frames]` to a signal `[batch, time]`, up to a stride longer than it was."""
