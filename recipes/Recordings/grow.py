@@ -25,6 +25,7 @@ from unified_sess.nnet.time_frequency import TimeFrequencyNet
 from unified_sess.utils.errors import UserError, one_line_errors
 
 MIXTURES = 20
+DEREVERBERATION = {"past": 10, "delay": 2}  # what tfdprnn-wide.yaml has
 HIGH_POOLING = 16  # frequencies that share a point of the grid above those of MODEL
 LOUDER = 2**0.5  # what frames of twice the samples make of a feature, beside the mean power of all of them
 
@@ -39,7 +40,7 @@ def main() -> None:
     with one_line_errors("grow.py"):
         gain = measure_gain(options.model, options.data_folder)
         print(f"sources are {gain:.3g} times as loud as in the mixture")
-        grow(options.model, options.output, gain)
+        grow(options.model, options.output, gain, DEREVERBERATION)
 
 
 def measure_gain(source: str | Path, data_folder: str | Path) -> float:
@@ -60,7 +61,7 @@ def measure_gain(source: str | Path, data_folder: str | Path) -> float:
     return float(torch.tensor(gains).median())
 
 
-def grow(source: str | Path, folder: str | Path, gain: float = 1.0) -> None:
+def grow(source: str | Path, folder: str | Path, gain: float = 1.0, dereverberation: dict | None = None) -> None:
     """Write a model of twice the sample rate that separates the lower half of the spectrum as that of `source` does.
 
     Its filters start as a Fourier transform again: training changed them most just below half the old rate.
@@ -71,6 +72,8 @@ def grow(source: str | Path, folder: str | Path, gain: float = 1.0) -> None:
         Model folders.
     gain : float
         By what the sources are louder than they should be.
+    dereverberation : dict
+        Options of the encoder, `past` and `delay`, with which the new model hears less of rooms; None: as MODEL.
 
     Raises
     ------
@@ -85,6 +88,7 @@ def grow(source: str | Path, folder: str | Path, gain: float = 1.0) -> None:
     for name in ("encoder", "decoder"):
         for size in ("kernel_size", "stride"):
             trees[name]["args"][size] *= 2
+    trees["encoder"]["args"] |= dereverberation or {}
     for name in nets:
         high = trees[name]["args"]["frequencies"] - 1
         trees[name]["args"] |= {
