@@ -26,20 +26,14 @@ torchrun --standalone --nproc_per_node 2 "$repository/train.py" "$here/unified.y
 unified-sess export "$output/unified" "$output/trained" --half --plain
 python "$here/average_models.py" "$output/average" "$output/grown=0.8" "$output/trained=0.2"
 
-# Twice more by Muon, each time averaged with what it started from.
-more() { # START OUTPUT EPOCHS RATE [OPTIONS]
-    from=$1 to=$2 epochs=$3 rate=$4
-    shift 4
-    torchrun --standalone --nproc_per_node 2 "$repository/train.py" "$here/unified.yaml" --pretrained "$from" --data_folder "$scenes" \
-        --speech_folder "$speech" --noise_folder "$noise" --batch_size 4 --training_signal_len 3 --mixtures_per_epoch 800 \
-        --number_of_epochs "$epochs" --falling_epochs "$epochs" --lr "$rate" --muon True --ema_decay 0.99 --warmup_steps 20 \
-        --scenes "{active: [0.01, 0.12, 0.87], rooms: 0.5, rt60: [0.15, 0.8], room_count: 600, turns: 0.25, level_difference: 8, noise_snr: [-3, 20], devices: 0.15, clipping: 0.03, codec: 0.02}" \
-        --output_folder "$to-run" "$@"
-    unified-sess export "$to-run" "$to-trained" --half --plain
-    python "$here/average_models.py" "$to" "$from=0.5" "$to-trained=0.5"
-}
-more "$output/average" "$output/longer" 10 0.0005 "$@"
-more "$output/longer" "$output/model" 5 0.0007 "$@"
+# Once more by Muon.
+torchrun --standalone --nproc_per_node 2 "$repository/train.py" "$here/unified.yaml" --pretrained "$output/average" \
+    --data_folder "$scenes" --speech_folder "$speech" --noise_folder "$noise" --batch_size 4 --training_signal_len 3 \
+    --mixtures_per_epoch 800 --number_of_epochs 10 --falling_epochs 10 --muon True --ema_decay 0.99 --warmup_steps 20 \
+    --scenes "{active: [0.01, 0.12, 0.87], rooms: 0.5, rt60: [0.15, 0.8], room_count: 600, turns: 0.25, level_difference: 8, noise_snr: [-3, 20], devices: 0.15, clipping: 0.03, codec: 0.02}" \
+    --output_folder "$output/longer" "$@"
+unified-sess export "$output/longer" "$output/longer-trained" --half --plain
+python "$here/average_models.py" "$output/model" "$output/average=0.5" "$output/longer-trained=0.5"
 python "$here/choose_silence.py" "$output/model" --data-folder "$scenes" --enhanced-from sources
 unified-sess evaluate --model "$output/model" --data-folder "$mini/Libri2Mix" --output-dir "$output/measured" --metrics si_snr,sdr,stoi
 python "$here/ship.py" "$output/model" "$output/measured"

@@ -15,6 +15,8 @@ def test_it_subtracts_what_nara_wpe_subtracts(monkeypatch):
     monkeypatch.setattr(dereverberation, "FLOOR", 1e-10)
     monkeypatch.setattr(dereverberation, "RIDGE", 1e-12)
     monkeypatch.setattr(dereverberation, "PRIOR_FRAMES", 0.0)
+    monkeypatch.setattr(dereverberation, "DRY", -1.0)
+    monkeypatch.setattr(dereverberation, "IN_A_ROOM", 0.0)
     torch.manual_seed(0)
     signal = torch.randn(2, 6400, dtype=torch.float64) * torch.linspace(0.1, 1, 6400)
     parts = SpectralEncoder(64, 32).double()(signal)
@@ -46,7 +48,7 @@ def bursts():
 def test_a_room_becomes_smaller_and_dry_sound_stays(bursts):
     roomy, dereverberate = in_a_room(bursts), Dereverberation()
     assert si_snr(dereverberate(roomy[None])[0], bursts) > si_snr(roomy, bursts) + 2  # dB
-    assert si_snr(dereverberate(bursts[None])[0], bursts) > 15  # dB
+    torch.testing.assert_close(dereverberate(bursts[None])[0], bursts)
 
 
 def test_loudness_scales_and_others_of_the_batch_do_not_matter(bursts):

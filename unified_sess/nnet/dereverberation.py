@@ -6,17 +6,20 @@ from torch import nn
 
 from unified_sess.nnet.fourier import fourier, inverse_scale
 
-FLOOR = 1e-2  # of a frequency's loudest moment: quieter moments weigh no more than those at this power
+FLOOR = 3e-3  # of a frequency's loudest moment: quieter moments weigh no more than those at this power
 RIDGE = 1e-3  # of the mean weighted power, added for stability
-PRIOR_FRAMES = 1.0  # frames that say no past frame matters, so that little is subtracted from short signals
+PRIOR_FRAMES = 2.0  # frames that say no past frame matters, so that little is subtracted from short signals
+# Share of the energy that is late, from -18 to -14 dB: below, nothing is subtracted, above, all of it. Of 40 dry validation
+# mixtures half lie below and a tenth above; of 40 in rooms none lies below and three quarters above.
+DRY, IN_A_ROOM = 0.016, 0.04
 
 
 class Dereverberation(nn.Module):
     """Subtract from every frame what earlier frames predict: the late part of the room.
 
     Each frequency has a filter over past frames of its own, the one that leaves least where the result is quiet (Nakatani
-    et al. 2010, doi:10.1109/TASL.2010.2052251, with one microphone and the power of the result as weight). Signals without
-    a room hardly change.
+    et al. 2010, doi:10.1109/TASL.2010.2052251, with one microphone and the power of the result as weight). Where that is so
+    little that there may be no room, less or nothing is subtracted.
 
     Arguments
     ---------
@@ -64,7 +67,8 @@ class Dereverberation(nn.Module):
             filters = self._filters(real, imaginary, past_real, past_imaginary)
         late = torch.cat(_predicted(past_real, past_imaginary, filters), dim=1) * self.scale
         late = F.conv_transpose1d(late, self.waves, stride=self.stride)[:, 0]
-        return signal - late[:, edge : edge + signal.shape[1]]
+        late = late[:, edge : edge + signal.shape[1]]
+        return signal - _share_to_subtract(signal, late) * late
 
     def _past(self, x):
         frames = x.shape[-1]
@@ -89,6 +93,13 @@ class Dereverberation(nn.Module):
     def _ridge(self, matrix, frames):
         level = (matrix * self.identity).sum((2, 3), keepdim=True) / (2 * self.past)
         return ((RIDGE + PRIOR_FRAMES / frames) * level + 1e-20) * self.identity
+
+
+@torch.no_grad()
+def _share_to_subtract(signal, late):
+    """`[batch, 1]`, 0 to 1."""
+    share = late.square().mean(1, keepdim=True) / signal.square().mean(1, keepdim=True).clamp_min(1e-30)
+    return ((share - DRY) / (IN_A_ROOM - DRY)).clamp(0, 1)
 
 
 def _predicted(past_real, past_imaginary, filters):
