@@ -89,3 +89,8 @@ def test_half_precision_around_it_does_not_reach_it():
 def test_nothing_to_predict_from_is_refused(option):
     with pytest.raises(ValueError, match="at least 1"):
         Dereverberation(**{option: 0})
+
+
+def test_a_model_stored_in_16_bits_keeps_the_transform():
+    waves = Dereverberation(4, 2, 64, 32).waves
+    torch.testing.assert_close(Dereverberation(4, 2, 64, 32).half().float().waves, waves, atol=0, rtol=0)

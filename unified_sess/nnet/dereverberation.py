@@ -53,6 +53,12 @@ class Dereverberation(nn.Module):
         self.register_buffer("scale", inverse_scale(kernel_size, stride), persistent=False)
         self.register_buffer("identity", torch.eye(2 * past, device="cpu"), persistent=False)
 
+    def _apply(self, fn, recurse=True):
+        """Move or convert as any module does, but with constants made anew: from 16 bits back to 32 no digit is missing."""
+        super()._apply(fn, recurse)
+        self.waves = fourier(self.kernel_size).unsqueeze(1).to(self.waves)
+        return self
+
     def forward(self, signal: torch.Tensor) -> torch.Tensor:
         """Signal `[batch, time]` of whole strides, at least a kernel long, to another; gradients pass the filters by."""
         with torch.autocast(signal.device.type, enabled=False):
