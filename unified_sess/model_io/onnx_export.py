@@ -88,7 +88,18 @@ def to_onnx(config: ModelConfig, modules: Mapping[str, nn.Module], half: bool = 
 
 def _store_in_16_bits(model, onnx):
     """Store the weights of a model that lose nothing by it as half-precision numbers, each behind a cast to 32 bits."""
-    casts = []
+    casts, large = [], 1000  # constants that are large are stored as weights are, equal ones once
+    same: dict[bytes, str] = {}
+    for node in [node for node in model.graph.node if node.op_type == "Constant"]:
+        value = onnx.helper.get_attribute_value(node.attribute[0])
+        if isinstance(value, onnx.TensorProto) and len(value.raw_data) > large:
+            name = same.setdefault(value.raw_data, node.output[0])
+            for user in model.graph.node:
+                user.input[:] = [name if given == node.output[0] else given for given in user.input]
+            if name == node.output[0]:
+                value.name = name
+                model.graph.initializer.append(value)
+            model.graph.node.remove(node)
     for tensor in model.graph.initializer:
         if tensor.data_type != onnx.TensorProto.FLOAT:
             continue
