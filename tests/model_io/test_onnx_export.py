@@ -13,10 +13,11 @@ from unified_sess.model_io.export import export
 from unified_sess.model_io.model_folder import CONFIG, ONNX, ModelConfig
 from unified_sess.model_io.module_tree import build
 from unified_sess.model_io.onnx_export import check_onnx, to_onnx
+from unified_sess.nnet.time_frequency import SpectralEncoder
 from unified_sess.utils.errors import UserError
 
 onnxruntime = pytest.importorskip("onnxruntime")
-pytest.importorskip("onnx")
+onnx = pytest.importorskip("onnx")
 
 
 @pytest.fixture
@@ -90,3 +91,19 @@ def test_exporting_again_takes_the_onnx_file_of_before_away(tmp_path, short_tria
     assert "[batch, time, 2]" in (again / "README.md").read_text()
     export(tmp_path / "results", again, plain=True)
     assert not (again / ONNX).exists() and ONNX not in (again / "README.md").read_text()
+
+
+def test_waves_of_the_dereverberation_are_stored_once_and_in_16_bits(short_trials):
+    """Regression: traced constants stayed in 32 bits, one copy for each use, 2 MB of the file of the model that ships."""
+    config, modules = spectral()
+    modules["encoder"] = SpectralEncoder(64, 32, past=4)
+    with torch.no_grad():
+        modules["encoder"].conv1d.weight.mul_(1.5)  # as trained filters, no longer those of the dereverberation
+    modules = {name: module.half().float() for name, module in modules.items()}
+    model = onnx.load_from_string(to_onnx(config, modules, half=True))
+    waves = modules["encoder"].dereverberation.waves.half().numpy()
+    stored = [onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer]
+    alike = [x for x in stored if x.shape == waves.shape and np.array_equal(x, waves)]
+    assert len(alike) == 1 and alike[0].dtype == np.float16
+    constants = [node.attribute[0].t for node in model.graph.node if node.op_type == "Constant"]
+    assert not [x for x in constants if len(x.raw_data) >= onnx_export.LARGE_CONSTANT]

@@ -29,6 +29,7 @@ AXES = {name: {0: "batch", 1: "time"} for name in (INPUT, *OUTPUTS)}
 EXAMPLE_SECONDS = 1.0  # s of the signal that the network is traced with
 TRIALS = ((0.01, 1), (1.0, 2), (10.37, 1), (60.0, 1))  # s and batch on which the file must agree with torch
 TOLERANCE = 1e-4  # of the largest sample
+LARGE_CONSTANT = 1000  # bytes; larger constants are stored as weights are
 
 
 def to_onnx(config: ModelConfig, modules: Mapping[str, nn.Module], half: bool = False) -> bytes:
@@ -88,18 +89,8 @@ def to_onnx(config: ModelConfig, modules: Mapping[str, nn.Module], half: bool = 
 
 def _store_in_16_bits(model, onnx):
     """Store the weights of a model that lose nothing by it as half-precision numbers, each behind a cast to 32 bits."""
-    casts, large = [], 1000  # constants that are large are stored as weights are, equal ones once
-    same: dict[bytes, str] = {}
-    for node in [node for node in model.graph.node if node.op_type == "Constant"]:
-        value = onnx.helper.get_attribute_value(node.attribute[0])
-        if isinstance(value, onnx.TensorProto) and len(value.raw_data) > large:
-            name = same.setdefault(value.raw_data, node.output[0])
-            for user in model.graph.node:
-                user.input[:] = [name if given == node.output[0] else given for given in user.input]
-            if name == node.output[0]:
-                value.name = name
-                model.graph.initializer.append(value)
-            model.graph.node.remove(node)
+    _store_constants_as_weights(model, onnx)
+    casts = []
     for tensor in model.graph.initializer:
         if tensor.data_type != onnx.TensorProto.FLOAT:
             continue
@@ -113,6 +104,23 @@ def _store_in_16_bits(model, onnx):
     nodes = [*casts, *model.graph.node]
     del model.graph.node[:]
     model.graph.node.extend(nodes)
+
+
+def _store_constants_as_weights(model, onnx):
+    """Large constants, such as the waves of a Fourier transform, become weights; those that are equal, one."""
+    kept, moved = {}, {}
+    for node in [node for node in model.graph.node if node.op_type == "Constant"]:
+        value = onnx.helper.get_attribute_value(node.attribute[0])
+        if not isinstance(value, onnx.TensorProto) or len(value.raw_data) < LARGE_CONSTANT:
+            continue
+        output = node.output[0]
+        moved[output] = kept.setdefault((value.data_type, *value.dims, value.raw_data), output)
+        if moved[output] == output:
+            value.name = output
+            model.graph.initializer.append(value)
+        model.graph.node.remove(node)
+    for node in model.graph.node:
+        node.input[:] = [moved.get(name, name) for name in node.input]
 
 
 def check_onnx(data: bytes, config: ModelConfig, modules: Mapping[str, nn.Module]) -> float:
