@@ -3,12 +3,13 @@
 
     python recipes/Recordings/alone_and_enhanced.py --data-folder data/mini/Libri2Mix [--model FOLDER]
 
-Both are measured on the first mixtures of the test part: with their noise brought to an SNR of 5 dB, and without all people
-but the first. DNSMOS is measured where speechmos is installed (the extra `metrics`).
+Both are measured on the first mixtures of the test part: once with their noise brought to an SNR of 5 dB, once with their
+first person alone. DNSMOS is measured where speechmos is installed (the extra `metrics`).
 """
 
 import argparse
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -70,7 +71,9 @@ def alone(model: UnifiedSeparation, item: dict, rate: int) -> float:
     return float(levels[0] - levels[1])
 
 
-def at_the_rate_of(model, signal, rate, function):
+def at_the_rate_of(
+    model: UnifiedSeparation, signal: torch.Tensor, rate: int, function: Callable[[torch.Tensor], torch.Tensor]
+) -> torch.Tensor:
     """What a model makes of a signal of another rate, at that rate again."""
     if rate == model.sample_rate:
         return function(signal[None].to(model.device)).cpu()
