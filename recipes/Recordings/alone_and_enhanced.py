@@ -8,6 +8,7 @@ first person alone. DNSMOS is measured where speechmos is installed (the extra `
 """
 
 import argparse
+import functools
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -19,14 +20,16 @@ from tqdm import tqdm
 from unified_sess.data.corpora import find_corpus, prepare_manifests, rate_there
 from unified_sess.data.dataset import MixtureDataset
 from unified_sess.data.manifest import read_manifest
+from unified_sess.evaluation.evaluate import run_network
 from unified_sess.evaluation.perceptual import dnsmos_metrics, missing_package, stoi_metrics
-from unified_sess.evaluation.rates import resampled
 from unified_sess.evaluation.signals import Signals
 from unified_sess.evaluation.statistics import mean_interval
 from unified_sess.inference import UnifiedSeparation
 from unified_sess.losses import si_snr
-from unified_sess.utils.errors import one_line_errors
+from unified_sess.network import UnifiedNetwork
+from unified_sess.utils.errors import UserError, one_line_errors
 
+Run = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]  # a mixture to its sources and the enhanced mixture
 APART = 20.0  # dB that everything else should lie below a person who talks alone
 
 
@@ -39,48 +42,41 @@ def main() -> None:
     parser.add_argument("--snr", type=float, default=5.0, help="dB, of the speech to the noise")
     options = parser.parse_args()
     with one_line_errors("alone_and_enhanced.py"), tempfile.TemporaryDirectory() as folder:
+        if options.mixtures < 1:
+            raise UserError(f"--mixtures must be at least 1, not {options.mixtures}")
         model = UnifiedSeparation.from_pretrained(options.model)
+        if model.num_spks < 2:
+            raise UserError("the model has one output: give --model one that separates")
         rate = rate_there(options.data_folder, model.sample_rate)
         corpus = find_corpus(options.data_folder, rate, parts=("test",), exact=False)
         manifest = read_manifest(prepare_manifests(corpus, folder, progress=False)["test"], corpus.root)
         mixtures = MixtureDataset(manifest, rate)
         items = [mixtures[k] for k in tqdm(range(min(options.mixtures, len(mixtures))), desc="read", leave=False)]
-        show_enhanced([enhanced(model, item, rate, options.snr) for item in tqdm(items, desc="enhance", leave=False)])
-        show_alone([alone(model, item, rate) for item in tqdm(items, desc="separate", leave=False)])
+        network = UnifiedNetwork(model.mods, model.enhanced_from)
+        rates = None if rate == model.sample_rate else (rate, model.sample_rate)
+        run = functools.partial(run_network, network, device=model.device, rates=rates)
+        show_enhanced([enhanced(run, item, rate, options.snr) for item in tqdm(items, desc="enhance", leave=False)])
+        show_alone([alone(run, item) for item in tqdm(items, desc="separate", leave=False)])
 
 
-def enhanced(model: UnifiedSeparation, item: dict, rate: int, snr: float) -> dict:
+def enhanced(run: Run, item: dict, rate: int, snr: float) -> dict:
     """SI-SNR improvement in dB, STOI and DNSMOS of the enhanced mixture, its noise `snr` dB below the speech."""
-    clean = torch.from_numpy(item["clean"])
-    noise = torch.from_numpy(item["mixture"]) - clean
-    noisy = clean + noise * (clean.square().sum() / noise.square().sum() / 10 ** (snr / 10)).sqrt()
-    found = at_the_rate_of(model, noisy, rate, lambda signal: model.enhance_batch(signal)[0])
+    clean, noise = item["clean"], item["mixture"] - item["clean"]
+    if not noise.any() or not clean.any():
+        raise UserError(f"mixture {item['id']} has no noise or no speech: give a noisy corpus")
+    noisy = clean + noise * np.sqrt(np.square(clean).sum() / np.square(noise).sum() / 10 ** (snr / 10))
+    found = run(noisy)[1]
     signals = Signals(noisy, clean, clean[:, None], found[:, None], found, rate)
-    better = float(si_snr(found, clean) - si_snr(noisy, clean))
+    before, after = (float(si_snr(torch.as_tensor(x), torch.as_tensor(clean))) for x in (noisy, found))
     scores = dnsmos_metrics(signals) if missing_package("dnsmos") is None else {}
-    return {"SI-SNRi": better, **stoi_metrics(signals), **scores}
+    return {"SI-SNRi": after - before, **stoi_metrics(signals), **scores}
 
 
-def alone(model: UnifiedSeparation, item: dict, rate: int) -> float:
+def alone(run: Run, item: dict) -> float:
     """By how many dB the second loudest output lies below the loudest, where the first person talks in the noise."""
-    person, noise = item["sources"][:, 0], item["mixture"] - item["clean"]
-    tracks = at_the_rate_of(
-        model, torch.from_numpy(person + noise), rate, lambda signal: model.separate_batch(signal)[0]
-    )
-    levels = 10 * torch.log10(tracks.square().sum(0) + 1e-12).sort(descending=True).values
-    return float(levels[0] - levels[1])
-
-
-def at_the_rate_of(
-    model: UnifiedSeparation, signal: torch.Tensor, rate: int, function: Callable[[torch.Tensor], torch.Tensor]
-) -> torch.Tensor:
-    """What a model makes of a signal of another rate, at that rate again."""
-    if rate == model.sample_rate:
-        return function(signal[None].to(model.device)).cpu()
-    length = round(len(signal) * model.sample_rate / rate)
-    raised = torch.from_numpy(resampled(signal.numpy(), rate, model.sample_rate, length))
-    found = function(raised[None].to(model.device)).cpu().numpy()
-    return torch.from_numpy(resampled(found, model.sample_rate, rate, len(signal)))
+    tracks = run(item["sources"][:, 0] + item["mixture"] - item["clean"])[0]
+    levels = np.sort(10 * np.log10(np.square(tracks).sum(0) + 1e-12))
+    return float(levels[-1] - levels[-2])
 
 
 def show_enhanced(rows: list[dict]) -> None:
@@ -90,8 +86,8 @@ def show_enhanced(rows: list[dict]) -> None:
     print(f"enhanced, {len(rows)} mixtures: SI-SNRi {np.mean([row['SI-SNRi'] for row in rows]):.2f} dB{interval}")
     for name in [name for name in rows[0] if f"{name}_mixture" in rows[0]]:
         pairs = np.array([(r[f"{name}_mixture"], r[name]) for r in rows if isinstance(r[name], float)])
-        before, after = pairs.mean(0)
-        print(f"  {name}: {before:.3f} to {after:.3f}")
+        if len(pairs):
+            print(f"  {name}: {pairs[:, 0].mean():.3f} to {pairs[:, 1].mean():.3f}")
 
 
 def show_alone(gaps: list[float]) -> None:
