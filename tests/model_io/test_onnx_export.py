@@ -13,6 +13,7 @@ from unified_sess.model_io.export import export
 from unified_sess.model_io.model_folder import CONFIG, ONNX, ModelConfig
 from unified_sess.model_io.module_tree import build
 from unified_sess.model_io.onnx_export import check_onnx, to_onnx
+from unified_sess.model_io.show_network import load_network
 from unified_sess.nnet.time_frequency import SpectralEncoder
 from unified_sess.utils.errors import UserError
 
@@ -72,6 +73,21 @@ def test_what_would_not_match_is_never_written(tmp_path, short_trials, backbone,
         assert "graph" not in capfd.readouterr().out  # the exporter prints hundreds of lines by itself
     else:  # it may learn to
         assert (folder / ONNX).is_file()
+
+
+@pytest.mark.parametrize("name", ["tfdprnn-wide", "bandsplit-small"])
+def test_causal_networks_are_written_too(repository, short_trials, name):
+    """Regression: a sum over the frames so far was refused as an operator that no network of ours uses."""
+    size = {"causal": True, "channels": 8, "hidden": 8} | ({"past": 0} if name == "tfdprnn-wide" else {})
+    modules, rate = load_network(repository / "hparams" / "networks" / f"{name}.yaml", size)
+    config = ModelConfig({}, 2, rate)
+    assert check_onnx(to_onnx(config, modules), config, modules) < 1e-4
+
+
+def test_causal_dereverberation_is_refused_by_name(repository):
+    modules, rate = load_network(repository / "hparams" / "networks" / "tfdprnn-wide.yaml", {"causal": True})
+    with pytest.raises(UserError, match="causal dereverberation .* `past: 0`"):
+        to_onnx(ModelConfig({}, 2, rate), modules)
 
 
 def test_weights_that_differ_from_torch_are_noticed(short_trials):

@@ -146,3 +146,20 @@ def test_bad_files_are_one_line_naming_the_file(tmp_path, text, word):
         show_network(path)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "wait"),
+    [("tfdprnn-small", 256), ("tfdprnn-laptop", 512), ("tfdprnn-wide", 512 + 256), ("bandsplit-small", 512)],
+)
+def test_a_causal_network_waits_for_its_frames_and_no_longer(repository, name, wait):
+    """Samples of a frame; dereverberation in front adds a stride."""
+    torch.manual_seed(0)
+    mixture, sample = torch.randn(1, 12000), 7000
+    changed = mixture.clone()
+    changed[:, sample:] = torch.randn_like(changed[:, sample:])
+    for causal in (True, False):
+        modules = build(repository, name, causal=causal, hidden=16)
+        with torch.no_grad():
+            before, after = (separate(modules, x).sources[:, : sample - wait] for x in (mixture, changed))
+        assert torch.allclose(before, after, atol=1e-4) == causal

@@ -44,8 +44,9 @@ def test_sources_start_with_the_polarity_of_the_mixture(seed, num_spks):
 
 
 @pytest.mark.parametrize("factor", [1e-3, 30.0])
-def test_masks_do_not_depend_on_loudness(factor):
-    network, features = TimeFrequencyNet(channels=8, hidden=8, num_layers=1), torch.randn(2, 258, 20)
+@pytest.mark.parametrize("causal", [False, True])
+def test_masks_do_not_depend_on_loudness(factor, causal):
+    network, features = TimeFrequencyNet(channels=8, hidden=8, num_layers=1, causal=causal), torch.randn(2, 258, 20)
     with torch.no_grad():
         assert torch.allclose(network(factor * features), network(features), atol=1e-5)
 
@@ -63,8 +64,10 @@ def test_silence_gives_finite_masks_and_gradients():
 @pytest.mark.parametrize("num_spks", [1, 2, 3])
 @pytest.mark.parametrize("pooling", [1, 2, 4])
 @pytest.mark.parametrize("block", [1, 2, 4, 16])
-def test_shapes(num_spks, pooling, block):
-    network = TimeFrequencyNet(33, channels=8, hidden=4, num_layers=1, num_spks=num_spks, pooling=pooling, block=block)
+@pytest.mark.parametrize("causal", [False, True])
+def test_shapes(num_spks, pooling, block, causal):
+    size = {"channels": 8, "hidden": 4, "num_layers": 1, "pooling": pooling, "block": block}
+    network = TimeFrequencyNet(33, num_spks=num_spks, **size, causal=causal)
     assert network(torch.randn(2, 66, 7)).shape == (num_spks, 2, 66, 7)
 
 
@@ -79,6 +82,29 @@ def test_every_frequency_is_heard_and_gets_a_mask(pooling, block, high):
     assert (masks[0, 0].std(1) > 0).all()  # a frequency without a path would have a constant mask
     masks.square().sum().backward()
     assert (features.grad[0].abs().sum(1) > 0).all()
+
+
+@pytest.mark.parametrize("block", [1, 4])
+@pytest.mark.parametrize("high", [0, 16])
+def test_a_causal_network_sees_no_future(block, high):
+    size = {"channels": 8, "hidden": 8, "num_layers": 2, "block": block, "high_frequencies": high, "high_pooling": 8}
+    networks = [TimeFrequencyNet(33 + high, **size, causal=causal).eval() for causal in (True, False)]
+    features = torch.randn(1, 2 * (33 + high), 23)
+    for frame in (0, 1, 12, 21):
+        changed = features.clone()
+        changed[:, :, frame + 1 :] = 100 * torch.randn_like(changed[:, :, frame + 1 :])
+        with torch.no_grad():
+            pairs = [(network(features), network(changed)) for network in networks]
+        same = [torch.allclose(a[..., : frame + 1], b[..., : frame + 1], atol=1e-5) for a, b in pairs]
+        assert same == [True, False]
+        assert not torch.allclose(pairs[0][0][..., frame + 1 :], pairs[0][1][..., frame + 1 :], atol=1e-5)
+
+
+def test_a_causal_network_has_the_same_weights_but_for_one_direction_along_time():
+    causal, both = (TimeFrequencyNet(33, num_layers=1, causal=causal).state_dict() for causal in (True, False))
+    other = {name for name in both if name not in causal}
+    assert other and all(".time.rnn." in f".{name}" and name.endswith("_reverse") for name in other)
+    assert causal.keys() < both.keys()
 
 
 @pytest.mark.parametrize("block", [1, 3, 8])

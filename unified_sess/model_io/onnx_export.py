@@ -23,6 +23,7 @@ from unified_sess.network import (
     minimum_length,
     separate_and_enhance,
 )
+from unified_sess.nnet.dereverberation import Dereverberation
 from unified_sess.utils.errors import UserError
 
 AXES = {name: {0: "batch", 1: "time"} for name in (INPUT, *OUTPUTS)}
@@ -54,6 +55,11 @@ def to_onnx(config: ModelConfig, modules: Mapping[str, nn.Module], half: bool = 
         When ONNX is not installed or the file would give other samples than torch.
     """
     onnx, _ = _packages()
+    if any(isinstance(module, Dereverberation) and module.causal for module in modules["encoder"].modules()):
+        raise UserError(
+            "no ONNX file was written: causal dereverberation finds its filters frame by frame, which a file of ONNX "
+            "cannot: run the model with torch, or train one with `past: 0` in its network file"
+        )
     network = _OnnxNetwork(modules, config.enhanced_from).eval()
     example, file = torch.randn(1, round(EXAMPLE_SECONDS * config.sample_rate)), io.BytesIO()
     try:

@@ -20,7 +20,7 @@ MOST_NODES = 50_000  # of the model that ships: 1,400
 LARGEST_SETTING = 100  # characters of a value in the metadata
 # All computing that a network may do: each of these takes tensors and gives tensors, and none runs a graph of its own.
 OPERATORS = frozenset(
-    """Abs Add BatchNormalization Cast Clip Concat Constant ConstantOfShape Conv ConvTranspose Cos Div Einsum Equal Erf
+    """Abs Add BatchNormalization Cast Clip Concat Constant ConstantOfShape Conv ConvTranspose Cos CumSum Div Einsum Equal Erf
     Exp Expand Flatten GRU Gather Gemm GlobalAveragePool Greater Identity InstanceNormalization LSTM LayerNormalization
     Less Log MatMul Max Min Mod Mul Neg Not PRelu Pad Pow Range Reciprocal ReduceMax ReduceMean ReduceSum Relu Reshape
     Shape Sigmoid Sin Slice Softmax Softplus Split Sqrt Squeeze Sub Tanh Tile Transpose Unsqueeze Where""".split()

@@ -5,10 +5,13 @@ import torch.nn.functional as F
 from torch import nn
 
 from unified_sess.nnet.fourier import fourier, inverse_scale
+from unified_sess.nnet.recursive_filters import predict_recursively
 
 FLOOR = 3e-3  # of a frequency's loudest moment: quieter moments weigh no more than those at this power
 RIDGE = 1e-3  # of the mean weighted power, added for stability
 PRIOR_FRAMES = 2.0  # frames that say no past frame matters, so that little is subtracted from short signals
+# The same for filters of the frames so far: with 2, dry validation mixtures lost 2.2 dB, with 80 none on average.
+PRIOR_FRAMES_SO_FAR = 80.0
 # Share of the energy that is late, from -18 to -14 dB: below, nothing is subtracted, above, all of it. Of 40 dry validation
 # mixtures half lie below and a tenth above; of 40 in rooms none lies below and three quarters above.
 DRY, IN_A_ROOM = 0.016, 0.04
@@ -32,7 +35,9 @@ class Dereverberation(nn.Module):
     stride : int
         Samples between frames, at most half the kernel.
     iterations : int
-        How often the weights are found anew from the result.
+        How often the weights are found anew from the result; once with `causal`.
+    causal : bool
+        Whether a frame knows only the frames before it: filters, weights and shares are then those of the frames so far.
 
     Example
     -------
@@ -41,13 +46,19 @@ class Dereverberation(nn.Module):
     """
 
     def __init__(
-        self, past: int = 10, delay: int = 2, kernel_size: int = 512, stride: int = 256, iterations: int = 3
+        self,
+        past: int = 10,
+        delay: int = 2,
+        kernel_size: int = 512,
+        stride: int = 256,
+        iterations: int = 3,
+        causal: bool = False,
     ) -> None:
         super().__init__()
         if min(past, delay, iterations) < 1:
             raise ValueError(f"past, delay and iterations must be at least 1, not {past}, {delay} and {iterations}")
         self.past, self.delay, self.iterations = past, delay, iterations
-        self.kernel_size, self.stride = kernel_size, stride
+        self.kernel_size, self.stride, self.causal = kernel_size, stride, causal
         # Constants: in no checkpoint, and with values also where the network is built without any.
         # Waves of 16 bits survive a model of 16 bits, and halve its ONNX file's share of them.
         self.register_buffer("waves", fourier(kernel_size).unsqueeze(1).half().float(), persistent=False)
@@ -63,13 +74,26 @@ class Dereverberation(nn.Module):
         edge = self.kernel_size - self.stride
         spectrum = F.conv1d(F.pad(signal, (edge, edge)).unsqueeze(1), self.waves, stride=self.stride)
         real, imaginary = spectrum.chunk(2, dim=1)
+        late = self._late_so_far(real, imaginary) if self.causal else self._late(real, imaginary)
+        late = F.conv_transpose1d(late * self.scale, self.waves, stride=self.stride)[:, 0]
+        late = late[:, edge : edge + signal.shape[1]]
+        if self.causal:  # frame by frame, done already
+            return signal - late
+        return signal - _share_to_subtract(_energy(late), _energy(signal)) * late
+
+    def _late(self, real, imaginary):
         past_real, past_imaginary = self._past(real), self._past(imaginary)  # [batch, frequencies, frames, past]
         with torch.no_grad():
             filters = self._filters(real, imaginary, past_real, past_imaginary)
-        late = torch.cat(_predicted(past_real, past_imaginary, filters), dim=1) * self.scale
-        late = F.conv_transpose1d(late, self.waves, stride=self.stride)[:, 0]
-        late = late[:, edge : edge + signal.shape[1]]
-        return signal - _share_to_subtract(signal, late) * late
+        return torch.cat(_predicted(past_real, past_imaginary, filters), dim=1)
+
+    @torch.no_grad()
+    def _late_so_far(self, real, imaginary):
+        spectrum = torch.complex(real, imaginary)
+        late = predict_recursively(spectrum, self.past, self.delay, PRIOR_FRAMES_SO_FAR, FLOOR)
+        energies = (x.abs().square().sum(1).cumsum(1) for x in (late, spectrum))  # [batch, frames]
+        late = _share_to_subtract(*energies).unsqueeze(1) * late
+        return torch.cat((late.real, late.imag), dim=1)
 
     def _past(self, x):
         frames = x.shape[-1]
@@ -97,10 +121,13 @@ class Dereverberation(nn.Module):
 
 
 @torch.no_grad()
-def _share_to_subtract(signal, late):
-    """`[batch, 1]`, 0 to 1."""
-    share = late.square().mean(1, keepdim=True) / signal.square().mean(1, keepdim=True).clamp_min(1e-30)
-    return ((share - DRY) / (IN_A_ROOM - DRY)).clamp(0, 1)
+def _share_to_subtract(late, all_of_it):
+    """0 to 1, of energies."""
+    return ((late / all_of_it.clamp_min(1e-30) - DRY) / (IN_A_ROOM - DRY)).clamp(0, 1)
+
+
+def _energy(signal):
+    return signal.square().mean(1, keepdim=True)
 
 
 def _predicted(past_real, past_imaginary, filters):

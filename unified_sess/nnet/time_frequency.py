@@ -29,6 +29,8 @@ class SpectralEncoder(nn.Module):
         Frames from which `Dereverberation` predicts, and subtracts, the late part of the room; 0 leaves it out.
     delay : int
         How many frames back the newest of them lies.
+    causal : bool
+        Whether they are found in the frames so far alone; a frame then knows one stride more than its own samples.
 
     Example
     -------
@@ -36,9 +38,13 @@ class SpectralEncoder(nn.Module):
     torch.Size([3, 258, 64])
     """
 
-    def __init__(self, kernel_size: int = 256, stride: int = 128, past: int = 0, delay: int = 2) -> None:
+    def __init__(
+        self, kernel_size: int = 256, stride: int = 128, past: int = 0, delay: int = 2, causal: bool = False
+    ) -> None:
         super().__init__()
-        self.dereverberation = Dereverberation(past, delay, kernel_size, stride) if past else nn.Identity()
+        self.dereverberation = (
+            Dereverberation(past, delay, kernel_size, stride, causal=causal) if past else nn.Identity()
+        )
         self.edge = _edge(kernel_size, stride)
         self.conv1d = nn.Conv1d(1, kernel_size + 2, kernel_size, stride, bias=False)
         with torch.no_grad():
@@ -111,6 +117,8 @@ class TimeFrequencyNet(nn.Module):
         (compare BSRNN, Luo and Yu 2023).
     high_pooling : int
         Of those, frequencies that share a point.
+    causal : bool
+        Whether masks of a frame know only the frames up to it.
 
     Example
     -------
@@ -129,6 +137,7 @@ class TimeFrequencyNet(nn.Module):
         block: int = 1,
         high_frequencies: int = 0,
         high_pooling: int = 16,
+        causal: bool = False,
     ) -> None:
         super().__init__()
         self.low = frequencies - high_frequencies
@@ -136,14 +145,19 @@ class TimeFrequencyNet(nn.Module):
             raise ValueError(f"frequencies - 1 = {self.low - 1} must be a multiple of pooling, not {pooling}")
         if high_frequencies % high_pooling:
             raise ValueError(f"high_frequencies {high_frequencies} must be a multiple of high_pooling {high_pooling}")
-        self.num_spks, self.has_high = num_spks, high_frequencies > 0
+        self.num_spks, self.has_high, self.causal = num_spks, high_frequencies > 0, causal
         self.points = (self.low - 1) // pooling + 1  # of the grid, below the wide ones
         width = max(3, pooling // 2 * 2 + 1)  # at least the stride, so that no frequency is passed over
         grid = {"kernel_size": (3, width), "stride": (1, pooling), "padding": (1, width // 2)}
         self.inputs = nn.Conv2d(3, channels, **grid)
         self.norm = nn.GroupNorm(1, channels)
         self.layers = nn.ModuleList(
-            nn.ModuleDict({name: RecurrentPath(channels, hidden, block) for name in ("frequency", "time")})
+            nn.ModuleDict(
+                {
+                    "frequency": RecurrentPath(channels, hidden, block),
+                    "time": RecurrentPath(channels, hidden, block, causal),
+                }
+            )
             for _ in range(num_layers)
         )
         self.masks = nn.ConvTranspose2d(channels, 2 * num_spks, **grid)
@@ -157,7 +171,8 @@ class TimeFrequencyNet(nn.Module):
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Returns masks `[masks, batch, 2 * frequencies, frames]` for features `[batch, 2 * frequencies, frames]`."""
-        x = self.norm(self._points(level_and_phase(features))).permute(0, 2, 3, 1)  # [batch, frames, grid, channels]
+        x = self._normed(self._points(level_and_phase(features, self.causal)))
+        x = x.permute(0, 2, 3, 1)  # [batch, frames, grid, channels]
         for layer in self.layers:
             x = layer["frequency"](x)
             x = layer["time"](x.transpose(1, 2)).transpose(1, 2)
@@ -172,15 +187,28 @@ class TimeFrequencyNet(nn.Module):
                 layer.weight.zero_()
                 layer.bias.fill_(1)
 
+    def _normed(self, x: torch.Tensor) -> torch.Tensor:
+        if not self.causal:
+            return self.norm(x)
+        batch, channels, frames, points = x.shape  # each frame by itself
+        x = self.norm(x.transpose(1, 2).reshape(batch * frames, channels, 1, points))
+        return x.reshape(batch, frames, channels, points).transpose(1, 2)
+
     def _points(self, parts: torch.Tensor) -> torch.Tensor:
         if not self.has_high:
-            return self.inputs(parts)
-        return torch.cat((self.inputs(parts[..., : self.low]), self.high_inputs(parts[..., self.low :])), dim=3)
+            return self._in_time(self.inputs, parts)
+        low, high = parts[..., : self.low], parts[..., self.low :]
+        return torch.cat((self._in_time(self.inputs, low), self._in_time(self.high_inputs, high)), dim=3)
 
     def _masks(self, x: torch.Tensor) -> torch.Tensor:
         if not self.has_high:
-            return self.masks(x)
-        return torch.cat((self.masks(x[..., : self.points]), self.high_masks(x[..., self.points :])), dim=3)
+            return self._in_time(self.masks, x)
+        low, high = x[..., : self.points], x[..., self.points :]
+        return torch.cat((self._in_time(self.masks, low), self._in_time(self.high_masks, high)), dim=3)
+
+    def _in_time(self, layer: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        """A layer over three frames: the one before, this one and the next, or with `causal` the two before and this one."""
+        return layer(F.pad(x, (0, 0, 1, 0)))[:, :, :-1] if self.causal else layer(x)
 
 
 class RecurrentPath(nn.Module):
