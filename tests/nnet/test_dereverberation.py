@@ -94,7 +94,10 @@ def bursts():
 def test_a_room_becomes_smaller_and_dry_sound_stays(bursts, causal, gain):
     roomy, dereverberate = in_a_room(bursts), Dereverberation(causal=causal)
     assert si_snr(dereverberate(roomy[None])[0], bursts) > si_snr(roomy, bursts) + gain  # dB
-    assert (dereverberate(bursts[None])[0] - bursts).norm() < 1e-3 * bursts.norm()
+    dry = dereverberate(bursts[None])[0]
+    assert (dry - bursts).norm() < 1e-3 * bursts.norm()
+    if not causal:
+        torch.testing.assert_close(dry, bursts)
 
 
 @pytest.mark.parametrize("causal", [False, True])
