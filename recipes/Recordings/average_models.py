@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 from unified_sess.model_io.model_files import load_model, save_model
+from unified_sess.model_io.module_tree import with_defaults
 from unified_sess.utils.errors import UserError, one_line_errors
 
 
@@ -41,7 +42,7 @@ def average(models: Sequence[tuple[str | Path, float]], folder: str | Path) -> N
     loaded = [load_model(source) for source, _ in models]
     config, modules = loaded[-1]
     for (other, _), (source, _) in zip(loaded, models, strict=True):
-        if (other.modules, other.sample_rate) != (config.modules, config.sample_rate):
+        if (_network(other), other.sample_rate) != (_network(config), config.sample_rate):
             raise UserError(f"{source} has another network or rate than {models[-1][0]}: average models of one network")
     for name, module in modules.items():
         states = [each[name].state_dict() for _, each in loaded]
@@ -54,6 +55,11 @@ def average(models: Sequence[tuple[str | Path, float]], folder: str | Path) -> N
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     save_model(folder, config, modules)
+
+
+def _network(config):
+    # Models that were exported before an option existed do not name it.
+    return {name: with_defaults(tree) for name, tree in config.modules.items()}
 
 
 def _model_and_share(word):

@@ -2,6 +2,7 @@
 
 import json
 import runpy
+import shutil
 
 import pytest
 import torch
@@ -43,6 +44,22 @@ def test_other_networks_and_shares_that_do_not_add_up_are_refused(models, averag
         with pytest.raises(UserError, match="add up to 1"):
             average([(models / "a", 0.5), (models / "b", share)], tmp_path / "mean")
     assert not (tmp_path / "mean").exists()
+
+
+def test_a_model_from_before_an_option_existed_is_of_the_same_network(models, average, tmp_path):
+    """What ships does not name `causal`, trainings from it do."""
+    shutil.copytree(models / "b", tmp_path / "newer")
+    path = tmp_path / "newer" / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    arguments = config["modules"]["masknet"]["args"]
+    assert "causal" not in arguments
+    arguments["causal"] = False
+    path.write_text(json.dumps(config), encoding="utf-8")
+    average([(models / "a", 0.5), (tmp_path / "newer", 0.5)], tmp_path / "mean")
+    arguments["causal"] = True
+    path.write_text(json.dumps(config), encoding="utf-8")
+    with pytest.raises(UserError, match="another network"):
+        average([(models / "a", 0.5), (tmp_path / "newer", 0.5)], tmp_path / "other")
 
 
 def test_what_ships_has_its_numbers_in_the_card_and_an_onnx_file(models, repository, tmp_path, monkeypatch):

@@ -5,6 +5,7 @@ same tree becomes `config.json` and the `!new:` nodes of an exported `hyperparam
 """
 
 import importlib
+import inspect
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -160,6 +161,15 @@ def _count_layers(tree):
     args = tree["args"]
     own = math.prod(args[name] for name in LAYERS if isinstance(args.get(name), int))
     return own * (1 + sum(_count_layers(value) for value in args.values() if isinstance(value, dict)))
+
+
+def with_defaults(tree: dict) -> dict:
+    """A checked tree with the defaults of the arguments it leaves out: equal for networks that compute the same."""
+    module, _, name = new_name(tree["class"]).rpartition(".")
+    parameters = inspect.signature(getattr(importlib.import_module(module), name)).parameters.values()
+    defaults = {each.name: each.default for each in parameters if each.default is not each.empty}
+    given = {key: with_defaults(value) if isinstance(value, dict) else value for key, value in tree["args"].items()}
+    return {"class": tree["class"], "args": defaults | given}
 
 
 def _build(value, where):
