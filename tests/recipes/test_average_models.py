@@ -10,6 +10,7 @@ import torch
 from tests.model_io.results import make_results
 from unified_sess.model_io.export import export
 from unified_sess.model_io.model_files import load_model
+from unified_sess.model_io.module_tree import with_defaults
 from unified_sess.utils.errors import UserError
 
 
@@ -60,6 +61,11 @@ def test_a_model_from_before_an_option_existed_is_of_the_same_network(models, av
     path.write_text(json.dumps(config), encoding="utf-8")
     with pytest.raises(UserError, match="another network"):
         average([(models / "a", 0.5), (tmp_path / "newer", 0.5)], tmp_path / "other")
+
+
+def test_a_class_under_its_old_name_is_the_same_network():
+    old, new = ({"class": f"unified_sess.nnet.{place}.PReLU", "args": {}} for place in ("prelu", "kernels.prelu"))
+    assert with_defaults(old) == with_defaults(new)
 
 
 def test_what_ships_has_its_numbers_in_the_card_and_an_onnx_file(models, repository, tmp_path, monkeypatch):

@@ -165,11 +165,12 @@ def _count_layers(tree):
 
 def with_defaults(tree: dict) -> dict:
     """A checked tree with the defaults of the arguments it leaves out: equal for networks that compute the same."""
-    module, _, name = new_name(tree["class"]).rpartition(".")
+    path = new_name(tree["class"])
+    module, _, name = path.rpartition(".")
     parameters = inspect.signature(getattr(importlib.import_module(module), name)).parameters.values()
     defaults = {each.name: each.default for each in parameters if each.default is not each.empty}
     given = {key: with_defaults(value) if isinstance(value, dict) else value for key, value in tree["args"].items()}
-    return {"class": tree["class"], "args": defaults | given}
+    return {"class": path, "args": defaults | given}
 
 
 def _build(value, where):
