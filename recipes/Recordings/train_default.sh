@@ -5,7 +5,7 @@
 #     sh recipes/Recordings/train_default.sh MINI SCENES SPEECH NOISE [OUTPUT [OPTIONS OF train.py]]
 #
 # MINI: what recipes/Mini/make_mini.py made; SCENES: what make_scenes.py made; SPEECH, NOISE: folders, or lists of them such as
-# "[A, B]". OPTIONS for the second training, such as --speakers "[null, B.csv]" --speech_shares "[0.5, 0.5]".
+# "[A, B]". OPTIONS for the trainings at 16 kHz, such as --speakers "[null, B.csv]" --speech_shares "[0.5, 0.5]".
 # START=FOLDER takes a trained model at 8 kHz instead of training one.
 set -eu
 repository=$(cd "$(dirname "$0")/../.." && pwd)
