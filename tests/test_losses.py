@@ -281,6 +281,23 @@ def test_earlier_steps_can_have_a_loss_of_their_own():
     )
 
 
+def test_the_sum_of_the_sources_can_have_a_loss_of_its_own():
+    batch, modules = random_batch([700, 600]), tiny_modules()
+    plain, own = (LossChoice(separation="snr", sum_weight=weight) for weight in (0.0, 0.5))
+    without, with_sum = (utterance_losses(modules, batch, choice) for choice in (plain, own))
+    for row, length in enumerate((700, 600)):
+        mixture, clean, sources = (
+            x[row, :length] for x in (batch.mixture, batch.clean, without.sources.sum(2, keepdim=True))
+        )
+        wanted = without.separation[row] - 0.5 * limited_snr(sources[:, 0], clean, mixture)
+        torch.testing.assert_close(with_sum.separation[row], wanted)
+    torch.testing.assert_close(
+        utterance_losses(modules, batch, own.of_the_last_step()).separation, without.separation
+    )
+    with pytest.raises(UserError, match="have no level and do not add up: choose a separation_loss"):
+        LossChoice(sum_weight=0.1).check()
+
+
 def test_the_share_of_earlier_steps_falls_as_published():
     choice = LossChoice(step_weight=0.4, step_decay=(100, 0.8, 5))
     shares = {epoch: choice.in_epoch(epoch).step_weight for epoch in (1, 100, 101, 105, 106, 200)}

@@ -321,6 +321,7 @@ SETTINGS = {
     "step_weight": Number(least=0, most=1, absent=0.0),
     "step_decay": Numbers(each=Number(least=0, most=LARGEST_COUNT), optional=True, absent=None),
     "step_loss": WordChoice(words=("as_last", "magnitude"), absent="as_last"),
+    "sum_weight": Number(least=0, most=1e6, absent=0.0),
     "detach_clean_features": Flag(),
     "threshold": Number(least=-1000, most=1000, unit="dB", optional=True),
     "gradient_statistics": Flag(),

@@ -43,6 +43,7 @@ class LossChoice(NamedTuple):
     step_weight : share of the earlier steps in L_SS, 0 to 1, for a separator that refines its sources step by step.
     step_decay : [epoch, factor, every]: from the epoch after that one on, the share is multiplied every so many epochs.
     step_loss : of the earlier steps: "as_last", or "magnitude": of spectra without their phase.
+    sum_weight : of the loss of the sources' sum against the clean mixture, in dB, which is added to L_SS.
     """
 
     separation: str = "si_snr"
@@ -52,6 +53,7 @@ class LossChoice(NamedTuple):
     step_weight: float = 0.0
     step_decay: Sequence[float] | None = None
     step_loss: str = "as_last"
+    sum_weight: float = 0.0
 
     @classmethod
     def of(cls, hparams: Any, with_enhancement: bool) -> "LossChoice":
@@ -63,7 +65,7 @@ class LossChoice(NamedTuple):
             enhancement if with_enhancement else None,
             getattr(hparams, "snr_limit", names["limit"]),
             hparams.detach_clean_features,
-            *(getattr(hparams, name, names[name]) for name in ("step_weight", "step_decay", "step_loss")),
+            *(getattr(hparams, name, names[name]) for name in ("step_weight", "step_decay", "step_loss", "sum_weight")),
         ).check()
 
     def in_epoch(self, epoch: int) -> "LossChoice":
@@ -74,8 +76,8 @@ class LossChoice(NamedTuple):
         return self._replace(step_weight=self.step_weight * factor ** (1 + (epoch - start - 1) // every))
 
     def of_the_last_step(self) -> "LossChoice":
-        """The choice for validation, where earlier steps do not count."""
-        return self._replace(step_weight=0.0)
+        """The choice for validation, where neither earlier steps nor the sum count."""
+        return self._replace(step_weight=0.0, sum_weight=0.0)
 
     @property
     def floors(self) -> tuple[float, float]:
@@ -92,6 +94,11 @@ class LossChoice(NamedTuple):
         for setting, name, names in known:
             if name not in names:
                 raise UserError(f"{setting} is '{name}': choose one of {', '.join(names)}")
+        if self.sum_weight > 0 and self.separation not in losses.LIMITED_RATIOS:
+            raise UserError(
+                f"sum_weight is {self.sum_weight:g}, but sources trained by {self.separation} have no level and do not "
+                f"add up: choose a separation_loss that knows it ({' or '.join(losses.LIMITED_RATIOS)})"
+            )
         if self.step_decay is not None and (len(self.step_decay) != 3 or self.step_decay[2] < 1):
             raise UserError(
                 f"step_decay is {list(self.step_decay)}: give [epoch, factor, every], such as [100, 0.8, 5], or null"
@@ -133,6 +140,10 @@ def utterance_losses(modules: Mapping[str, nn.Module], batch: Batch, choice: Los
         if output.earlier:
             earlier = [_step_loss(estimates, sources, mixture, choice) for estimates in output.earlier]
             separation = torch.lerp(separation, torch.stack(earlier).mean(0), choice.step_weight)
+        if choice.sum_weight > 0:
+            ratio = losses.LIMITED_RATIOS[choice.separation]
+            total = output.sources.to(clean.dtype).sum(2)
+            separation = separation - choice.sum_weight * ratio(total, clean, mixture, choice.limit)
         parts.append((separation, distance, output.sources))
         features.append(output.features)
         order += rows
