@@ -99,13 +99,14 @@ def test_every_option_of_separate_arrives(capsys, recording, random_model, tmp_p
         capsys, "separate", "a.wav", "b", "--output-dir", "out", "--model", random_model, "--enhanced", "--format", "flac",
         "--model-rate", "--overwrite", "--device", "cpu", "--jobs", "3", "--window", "8", "--overlap", "2",
         "--batch-size", "5", "--fixed-order", "--noise", "--rttm", "--normalize", "-20", "--num-spks", "1",
-        "--channel", "2", "--stream", "3", "--subtype", "pcm_24", "--shard", "2/5", "--json", "--", "-dash.wav",
+        "--channel", "2", "--stream", "3", "--subtype", "pcm_24", "--shard", "2/5", "--passes", "2", "--json", "--", "-dash.wav",
     )  # fmt: skip
     assert status == 0
     assert seen["paths"] == ["a.wav", "b", "-dash.wav"] and str(seen["output"]) == "out" and seen["jobs"] == 3
     assert seen["extension"] == "flac" and tuple(seen["windows"]) == (8.0, 2.0, 5) and str(seen["device"]) == "cpu"
     assert all(seen[name] is True for name in ("enhanced", "model_rate", "overwrite", "fixed_order", "noise", "rttm"))
     assert (seen["normalize"], seen["num_spks"], seen["channel"], seen["stream"]) == (-20.0, 1, 2, 3)
+    assert seen["passes"] == 2
     assert seen["subtype"] == "PCM_24" and seen["shard"] == (2, 5) and seen["summaries"] is not None
 
 
@@ -117,7 +118,7 @@ def test_every_option_of_separate_arrives(capsys, recording, random_model, tmp_p
         (["--batch-size", "0"], "batch size 0"), (["--model", "/nowhere/at all"], "/nowhere/at all"),
         (["--num-spks", "3"], "--num-spks 3"), (["--num-spks", "0"], "--num-spks 0"), (["--shard", "0/3"], "--shard 0/3"),
         (["--shard", "4/3"], "--shard 4/3"), (["--shard", "3"], "--shard 3"), (["--channel", "left"], "--channel left"),
-        (["--effort", "2"], "does not work in steps"), (["--normalize", "23"], "--normalize 23"), (["--subtype", "FLOAT", "--format", "flac"], "--format wav"),
+        (["--effort", "2"], "does not work in steps"), (["--passes", "0"], "from 1 (fastest) to 5"), (["--passes", "6"], "not 6"), (["--normalize", "23"], "--normalize 23"), (["--subtype", "FLOAT", "--format", "flac"], "--format wav"),
     ],
 )  # fmt: skip
 def test_values_that_cannot_be(capsys, recording, random_model, tmp_path, options, words):  # noqa: F811

@@ -133,6 +133,10 @@ def separate(
         int | None,
         typer.Option(help="Runs of a separator that works in steps: 1 is fastest; without it all, which is best."),
     ] = None,
+    passes: Annotated[
+        int,
+        typer.Option(help="Separate everything 1 to 5 times, each at another speed, and average: better, but slower."),
+    ] = 1,
     fixed_order: Annotated[
         bool, typer.Option("--fixed-order", help="Keep the network's order of speakers instead of tracking voices.")
     ] = False,
@@ -167,6 +171,7 @@ def separate(
         stream=stream,
         subtype=None if subtype is None else subtype.value,
         effort=effort,
+        passes=passes,
     )
     share = checked_shard(shard)
     keep_freed_memory()
@@ -265,6 +270,7 @@ def evaluate(
     audio_examples: Annotated[int, typer.Option(help="Mixtures to write as sound files.")] = 3,
     limit: Annotated[int | None, typer.Option(help="Measure only so many mixtures.")] = None,
     jobs: Annotated[int | None, typer.Option(help="Worker processes for the measures.")] = None,
+    passes: Annotated[int, typer.Option(help="As of separate: 1 to 5, more are better but slower.")] = 1,
     device: Device = None,
 ) -> None:
     """Measure a model on the test part of a corpus.
@@ -288,6 +294,7 @@ def evaluate(
         device=checked_device(device),
         audio_examples=audio_examples,
         speakers=speakers,
+        passes=passes,
     )
     print("\n".join([*summary_lines(results, output_dir), f"Report: {output_dir / 'report.html'}"]))
 

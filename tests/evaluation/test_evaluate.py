@@ -14,6 +14,7 @@ from unified_sess.data.manifest import read_manifest
 from unified_sess.evaluation.evaluate import evaluate_command, evaluate_network, run_network, summary_lines
 from unified_sess.evaluation.examples import choose_examples
 from unified_sess.evaluation.results import Results
+from unified_sess.inference.passes import InPasses
 from unified_sess.network import NoEnhancer, UnifiedNetwork
 from unified_sess.utils.errors import UserError
 
@@ -237,6 +238,21 @@ def test_the_command_needs_nothing_but_a_model_and_the_test_part(corpus, tmp_pat
     expected = evaluate(UnifiedNetwork(model.mods), corpus, tmp_path / "other", limit=2, audio_examples=1)
     assert results.rows == expected.rows
     assert (out / "test_results.csv").read_bytes() == (tmp_path / "other" / "test_results.csv").read_bytes()
+
+
+def test_the_command_measures_passes(corpus, tmp_path, monkeypatch, no_report):
+    model = pretrained(2)
+    monkeypatch.setattr("unified_sess.inference.separation.UnifiedSeparation.from_pretrained", lambda *_, **__: model)
+    measured = {"metrics": METRICS, "limit": 2, "audio_examples": 0, "progress": False}
+    once, twice = (
+        evaluate_command(corpus.data_root, output=tmp_path / str(passes), passes=passes, **measured)
+        for passes in (1, 2)
+    )
+    expected = evaluate(InPasses(model, 2), corpus, tmp_path / "own", limit=2, audio_examples=0)
+    assert twice.rows == expected.rows and twice.rows != once.rows
+    with pytest.raises(UserError, match="passes must be from 1"):
+        evaluate_command(corpus.data_root, output=tmp_path / "none", passes=0, **measured)
+    assert not (tmp_path / "none").exists()
 
 
 def test_a_network_of_another_rate_is_measured_at_the_rate_of_the_corpus(corpus, tmp_path, no_report):

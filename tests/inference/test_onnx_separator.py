@@ -48,8 +48,10 @@ def recording(tmp_path_factory):
     return path
 
 
-def test_files_are_those_of_torch(folder, recording, tmp_path, capsys):
+@pytest.mark.parametrize("passes", ["1", "2"])
+def test_files_are_those_of_torch(passes, folder, recording, tmp_path, capsys):
     options = ["--enhanced", "--noise", "--rttm", "--normalize", "-30", "--window", "1", "--overlap", "0.3", "--json"]
+    options += ["--passes", passes]
     summaries = {}
     for runtime in ("torch", "onnx"):
         arguments = ["separate", str(recording), "--output-dir", str(tmp_path / runtime), "--runtime", runtime]

@@ -30,6 +30,7 @@ from unified_sess.evaluation.report import REPORT_NAME, write_report
 from unified_sess.evaluation.results import Results
 from unified_sess.evaluation.speakers import mixture_genders
 from unified_sess.evaluation.tables import result_tables
+from unified_sess.inference.passes import InPasses
 from unified_sess.model_io.results_folder import is_results_folder
 from unified_sess.network import UnifiedNetwork, separate_and_enhance
 from unified_sess.utils.audio import read_audio
@@ -43,7 +44,7 @@ PARTIAL_NAME = "test_results.partial"
 
 
 def evaluate_network(
-    network: "UnifiedNetwork | UnifiedSeparation",
+    network: "UnifiedNetwork | UnifiedSeparation | InPasses",
     manifest: Manifest,
     output_folder: str | Path,
     sample_rate: int,
@@ -64,8 +65,8 @@ def evaluate_network(
 
     Arguments
     ---------
-    network : UnifiedNetwork or object
-        With `separate_batch` `[batch, time]` to `[batch, time, speakers]` and `enhance_batch` `[batch, time]` to
+    network : UnifiedNetwork, InPasses or object
+        The last with `separate_batch` `[batch, time]` to `[batch, time, speakers]` and `enhance_batch` `[batch, time]` to
         `[batch, time]`. It may give more outputs than there are sources: those of most energy are measured.
     manifest : unified_sess.data.manifest.Manifest
         The test part.
@@ -140,7 +141,7 @@ def evaluate_network(
 
 @torch.no_grad()
 def run_network(
-    network: "UnifiedNetwork | UnifiedSeparation",
+    network: "UnifiedNetwork | UnifiedSeparation | InPasses",
     mixture: np.ndarray,
     device: str | torch.device = "cpu",
     rates: tuple[int, int] | None = None,
@@ -150,12 +151,16 @@ def run_network(
     `rates` are those of the mixture and of the network in Hz, where they differ.
     """
     heard = mixture if rates is None else soxr.resample(mixture, *rates)
-    batch = torch.as_tensor(heard).unsqueeze(0).to(device)
-    if isinstance(network, UnifiedNetwork):  # both from one pass
-        sources, enhanced = separate_and_enhance(network, batch, network.enhanced_from)
+    if isinstance(network, InPasses):
+        both = network.separate_windows(heard[None], enhanced=True)[0]
+        estimates, cleaned = both[:, :-1], both[:, -1]
     else:
-        sources, enhanced = network.separate_batch(batch), network.enhance_batch(batch)
-    estimates, cleaned = sources[0].float().cpu().numpy(), enhanced[0].float().cpu().numpy()
+        batch = torch.as_tensor(heard).unsqueeze(0).to(device)
+        if isinstance(network, UnifiedNetwork):  # both from one pass
+            sources, enhanced = separate_and_enhance(network, batch, network.enhanced_from)
+        else:
+            sources, enhanced = network.separate_batch(batch), network.enhance_batch(batch)
+        estimates, cleaned = sources[0].float().cpu().numpy(), enhanced[0].float().cpu().numpy()
     if rates is None:
         return estimates, cleaned
     back = rates[1], rates[0], len(mixture)
@@ -164,12 +169,15 @@ def run_network(
 
 def _fingerprint(network, rows, sample_rate, metrics):
     """What the measured values depend on; None where the parameters are not known."""
-    if not isinstance(network, torch.nn.Module):
-        return None
     digest = hashlib.sha256(json.dumps([sample_rate, list(metrics)]).encode())
-    for name, tensor in sorted(network.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    if isinstance(network, InPasses):
+        digest.update(network.digest().encode())
+    elif isinstance(network, torch.nn.Module):
+        for name, tensor in sorted(network.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    else:
+        return None
     for row in rows:
         for path in (row.mixture, row.clean, *row.sources):
             digest.update(f"{path} {os.stat(path).st_mtime_ns if path and os.path.exists(path) else ''}\n".encode())
@@ -189,6 +197,7 @@ def evaluate_command(
     audio_examples: int = 3,
     progress: bool = True,
     speakers: str | Path | None = None,
+    passes: int = 1,
 ) -> Results:
     """What `unified-sess evaluate` does: measure a model on a corpus.
 
@@ -210,6 +219,8 @@ def evaluate_command(
         As in `evaluate_network`.
     device : str
         `cpu`, `cuda`, ...; None takes a GPU where there is one.
+    passes : int
+        At how many speeds every mixture is separated, see `InPasses`.
 
     Returns
     -------
@@ -231,16 +242,17 @@ def evaluate_command(
     conversations = find_conversations(data_folder, rate, part)
     if conversations is not None:
         rows = read_conversations(conversations)
-        return evaluate_conversations(separation, rows, output, limit, progress, title, model_folder, rate)
+        return evaluate_conversations(separation, rows, output, limit, progress, title, model_folder, rate, passes)
     corpus = find_corpus(data_folder, rate, mode, separation.num_spks, parts=(part,), exact=False)
     if corpus.num_spks > separation.num_spks:
         raise UserError(
             f"{corpus.root} holds mixtures of {corpus.num_spks} speakers and the model separates {separation.num_spks}: "
             f"give --model one for {corpus.num_spks} or more, or another --data-folder"
         )
+    network = UnifiedNetwork(separation.mods, separation.enhanced_from) if passes == 1 else InPasses(separation, passes)
     manifests = prepare_manifests(corpus, Path(writable_folder(output)) / "manifests", progress)
     return evaluate_network(
-        UnifiedNetwork(separation.mods, separation.enhanced_from),
+        network,
         read_manifest(manifests[part], corpus.root),
         output,
         rate,

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from unified_sess.inference.activity import SILENCE_THRESHOLD, active_tracks, frame_powers
+from unified_sess.inference.passes import InPasses
 from unified_sess.inference.runtime import model_name
 from unified_sess.inference.windows import DEFAULT_WINDOWS, Windows
 from unified_sess.model_io.model_files import load_model
@@ -86,6 +87,7 @@ class Separating:
         windows: Windows = DEFAULT_WINDOWS,
         channel: Channel = None,
         stream: int | None = None,
+        passes: int = 1,
     ) -> torch.Tensor:
         """Separate an audio file of any rate, length and channel count.
 
@@ -105,6 +107,8 @@ class Separating:
             From 1, or `mean`; None takes the mean, or the loudest channel where channels cancel.
         stream : int
             Which audio stream of a film or meeting, from 1; None takes the first.
+        passes : int
+            At how many speeds every window is separated, see `InPasses`.
 
         Returns
         -------
@@ -121,7 +125,8 @@ class Separating:
 
         file = io.BytesIO()
         recording = Recording(path, channel, stream)
-        tracks = separate_to_tracks(self, recording, file, self.sample_rate, TrackOptions(windows=windows))
+        model = self if passes == 1 else InPasses(self, passes)
+        tracks = separate_to_tracks(model, recording, file, self.sample_rate, TrackOptions(windows=windows))
         sources = np.frombuffer(file.getbuffer(), np.float32).reshape(-1, self.num_spks)
         return torch.from_numpy(sources * tracks.factors).unsqueeze(0)
 

@@ -49,6 +49,7 @@ CHANGES = {
     "the loudness": (None, {}, {"normalize": -23.0}),
     "the number of people": (None, {}, {"num_spks": 2}),
     "the channel": (None, {}, {"channel": 1}),
+    "the passes": (None, {}, {"passes": 2}),
 }
 
 

@@ -23,6 +23,7 @@ from unified_sess.inference.files.standard_input import STANDARD_INPUT, standard
 from unified_sess.inference.files.summaries import FAILED, KEPT, SEPARATED, summary_line
 from unified_sess.inference.files.tracks import TrackOptions, separate_to_tracks
 from unified_sess.inference.files.writing import LARGEST_WAV, SAMPLE_BYTES, write_results
+from unified_sess.inference.passes import InPasses
 from unified_sess.inference.runtime import Runtime
 from unified_sess.inference.voices.encoder import weights_digest
 from unified_sess.inference.windows import DEFAULT_WINDOWS, Windows
@@ -63,6 +64,8 @@ class Options(NamedTuple):
         Depth of the results, in libsndfile's names; None keeps the input's.
     effort : int
         Runs of a separator that works in steps; None takes all.
+    passes : int
+        At how many speeds every window is separated, see `InPasses`.
     """
 
     enhanced: bool = False
@@ -79,6 +82,7 @@ class Options(NamedTuple):
     stream: int | None = None
     subtype: str | None = None
     effort: int | None = None
+    passes: int = 1
 
     def extras(self) -> list[str]:
         """Kinds of results beside the people."""
@@ -148,6 +152,8 @@ def separate_files(
     options.check(model)
     if options.effort is not None:
         model.set_effort(options.effort)
+    if options.passes != 1:
+        model = InPasses(model, options.passes)
     if jobs < 1:
         raise UserError(f"--jobs {jobs} is too small: give 1 or more")
     if shard is not None and not 1 <= shard[0] <= shard[1]:
