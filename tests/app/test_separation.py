@@ -47,6 +47,21 @@ def test_as_many_people_as_asked_for(model, recording, tmp_path):
     assert [sound.kind for sound in separated.sounds] == ["recording", "enhanced", "s1", "noise"]
 
 
+@pytest.mark.parametrize("passes", [1, 3])
+def test_passes_are_as_chosen(model, recording, tmp_path, monkeypatch, passes):
+    heard = []
+    run = type(model).separate_windows
+    monkeypatch.setattr(
+        type(model),
+        "separate_windows",
+        lambda self, x, enhanced=False: heard.append(x.shape[1]) or run(self, x, enhanced),
+    )
+    separated = separate_for_page(model, recording, tmp_path / "results", passes=passes)
+    assert len(set(heard)) == len(heard) == passes and separated.people == 2
+    with pytest.raises(UserError, match="passes must be"):
+        separate_for_page(model, recording, tmp_path / "more", passes=6)
+
+
 def test_silence_holds_nobody(model, tmp_path):
     path = tmp_path / "silence.wav"
     soundfile.write(path, np.zeros(8000), 8000)

@@ -8,6 +8,7 @@ import gradio as gr
 
 from unified_sess.app.separation import ENHANCED, NOISE, RECORDING, Separated
 from unified_sess.app.sessions import Progress, Sessions
+from unified_sess.inference.passes import SPEEDS
 from unified_sess.network import most_effort
 
 TITLE = "unified_sess: clean a recording and separate its speakers"
@@ -31,6 +32,7 @@ TEXTS = {
     ENHANCED: "The cleaned recording: everybody, without the noise",
     NOISE: "The noise: what the people leave of the recording",
 }
+PASSES = "Passes: more are better, and take longer"
 
 
 def build_page(sessions: Sessions) -> gr.Blocks:
@@ -51,15 +53,17 @@ def build_page(sessions: Sessions) -> gr.Blocks:
                 model = gr.Dropdown(list(models), value=first, label="Model", elem_id="model")
                 people = gr.Dropdown(**_people(models[first]), label="People", elem_id="people")
                 effort = gr.Slider(**_effort(models[first]), step=1, elem_id="effort")
+                passes = gr.Slider(1, len(SPEEDS), value=1, step=1, label=PASSES, elem_id="passes")
         with gr.Row():
             separate = gr.Button("Separate", variant="primary", elem_id="separate")
             cancel = gr.Button("Cancel", interactive=False, elem_id="cancel")
         status = gr.HTML(elem_id="status")
         cards = {kind: _Card(kind) for kind in kinds}
 
-        async def run(file, spoken, model, people, effort, request: gr.Request) -> AsyncIterator[dict]:
+        async def run(file, spoken, model, people, effort, passes, request: gr.Request) -> AsyncIterator[dict]:
             yield {separate: gr.update(interactive=False), cancel: gr.update(interactive=True)} | _hidden(cards)
-            async for progress in sessions.separate(_session(request), file or spoken, model, people, effort):
+            choices = {"num_spks": people, "effort": effort, "passes": int(passes)}
+            async for progress in sessions.separate(_session(request), file or spoken, model, **choices):
                 updates: dict[Any, Any] = {status: _status(progress)}
                 if progress.ended:
                     updates |= {separate: gr.update(interactive=True), cancel: gr.update(interactive=False)}
@@ -78,7 +82,7 @@ def build_page(sessions: Sessions) -> gr.Blocks:
 
         outputs = [separate, cancel, status, *(part for card in cards.values() for part in card.parts())]
         private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-        separate.click(run, [file, spoken, model, people, effort], outputs, concurrency_limit=None, **private)
+        separate.click(run, [file, spoken, model, people, effort, passes], outputs, concurrency_limit=None, **private)
         cancel.click(stop, queue=False, **private)
         model.change(chosen, model, [people, effort], queue=False, **private)
         # The sound that was given last counts.

@@ -12,6 +12,7 @@ from unified_sess.app.tasks import Task
 from unified_sess.inference.files.planning import Job
 from unified_sess.inference.files.recordings import Recording
 from unified_sess.inference.files.separate_files import Options, separate_or_tell
+from unified_sess.inference.passes import InPasses
 from unified_sess.inference.separating import Separating
 from unified_sess.inference.windows import DEFAULT_WINDOWS
 from unified_sess.network import most_effort, set_effort
@@ -54,6 +55,7 @@ def separate_for_page(
     folder: Path,
     num_spks: int | None = None,
     effort: int | None = None,
+    passes: int = 1,
     task: Task | None = None,
 ) -> Separated | None:
     """Separate an uploaded file into a folder, with pictures.
@@ -70,6 +72,8 @@ def separate_for_page(
         How many people are wanted; None gives those who are heard.
     effort : int
         Runs of a separator that works in steps; None takes all, and the others do without.
+    passes : int
+        At how many speeds every window is separated, see `InPasses`.
     task : Task
         Is told what is done, and ends the work; the result is None then.
 
@@ -92,7 +96,8 @@ def separate_for_page(
 
     job = Job(path, Path(), path.stem or "recording", path.name)
     options = Options(enhanced=True, noise=True, num_spks=num_spks, windows=WINDOWS)
-    summary = separate_or_tell(model, job, folder, options, stop=task.stop, progress=progress)
+    network = model if passes == 1 else InPasses(model, passes)
+    summary = separate_or_tell(network, job, folder, options, stop=task.stop, progress=progress)
     if task.stop.is_set():
         return None
     if "error" in summary:

@@ -46,7 +46,13 @@ class Sessions:
         self._uploads: dict[str, set[Path]] = {}
 
     async def separate(
-        self, session: str, path: str | None, model: str, num_spks: int | None, effort: int | None
+        self,
+        session: str,
+        path: str | None,
+        model: str,
+        num_spks: int | None = None,
+        effort: int | None = None,
+        passes: int = 1,
     ) -> AsyncIterator[Progress]:
         """Yields how far the separation of a file is, until it has ended; results of the session before go."""
         if not path:
@@ -61,7 +67,7 @@ class Sessions:
         upload, network = Path(path), self.models[model]
         self._uploads.setdefault(session, set()).add(upload)
         task = self.queue.submit(
-            lambda task: separate_for_page(network, upload, folder, num_spks or None, effort or None, task)
+            lambda task: separate_for_page(network, upload, folder, num_spks or None, effort or None, passes, task)
         )
         self._tasks[session] = task
         shown = None
