@@ -36,13 +36,20 @@ unified-sess export "$output/longer" "$output/longer-trained" --half --plain
 python "$here/average_models.py" "$output/second" "$output/average=0.5" "$output/longer-trained=0.5"
 
 # And for long, in larger steps, which most of the hours go into. On processors that know bf16 (AMX) --precision bf16 is faster.
-torchrun --standalone --nproc_per_node 2 "$repository/train.py" "$here/unified.yaml" --pretrained "$output/second" \
-    --data_folder "$scenes" --speech_folder "$speech" --noise_folder "$noise" --batch_size 6 --training_signal_len 4 \
-    --mixtures_per_epoch 1200 --number_of_epochs 27 --falling_epochs 20 --muon True --lr 0.0015 --ema_decay 0.99 --warmup_steps 30 \
-    --enhancement_weight 0.2 \
-    --scenes "{active: [0, 0.12, 0.88], rooms: 0.4, rt60: [0.15, 0.8], room_count: 800, turns: 0.2, level_difference: 7, noise_snr: [-3, 18], devices: 0.1, clipping: 0.01, codec: 0}" \
-    --output_folder "$output/long" "$@"
-unified-sess export "$output/long" "$output/model" --half --plain
+long() { # START SHARE_OF_ROOMS OPTIONS
+    start=$1 rooms=$2
+    shift 2
+    torchrun --standalone --nproc_per_node 2 "$repository/train.py" "$here/unified.yaml" --pretrained "$start" \
+        --data_folder "$scenes" --speech_folder "$speech" --noise_folder "$noise" --batch_size 6 --training_signal_len 4 \
+        --mixtures_per_epoch 1200 --muon True --ema_decay 0.99 --warmup_steps 30 --enhancement_weight 0.2 \
+        --scenes "{active: [0, 0.12, 0.88], rooms: $rooms, rt60: [0.15, 0.8], room_count: 800, turns: 0.2, level_difference: 7, noise_snr: [-3, 18], devices: 0.1, clipping: 0.01, codec: 0}" \
+        "$@"
+}
+long "$output/second" 0.4 --number_of_epochs 27 --falling_epochs 20 --lr 0.0015 --output_folder "$output/long" "$@"
+unified-sess export "$output/long" "$output/long-trained" --half --plain
+long "$output/long-trained" 0.38 --number_of_epochs 30 --falling_epochs 26 --lr 0.0012 --sum_weight 0.2 \
+    --output_folder "$output/last" "$@"
+unified-sess export "$output/last" "$output/model" --half --plain
 python "$here/choose_silence.py" "$output/model" --data-folder "$scenes" --enhanced-from sources
 unified-sess evaluate --model "$output/model" --data-folder "$mini/Libri2Mix" --output-dir "$output/measured" --metrics si_snr,sdr,stoi
 python "$here/ship.py" "$output/model" "$output/measured"
