@@ -292,6 +292,7 @@ def test_the_sum_of_the_sources_can_have_a_loss_of_its_own():
         wanted = without.separation[row] - 0.5 * limited_snr(sources[:, 0], clean, mixture)
         torch.testing.assert_close(with_sum.separation[row], wanted)
     torch.testing.assert_close(utterance_losses(modules, batch, own.of_the_last_step()).separation, without.separation)
+    assert [choice.floors[1] for choice in (plain, own)] == [-30.0, -45.0]
     with pytest.raises(UserError, match="have no level and do not add up: choose a separation_loss"):
         LossChoice(sum_weight=0.1).check()
 

@@ -82,7 +82,8 @@ class LossChoice(NamedTuple):
     @property
     def floors(self) -> tuple[float, float]:
         """The lowest that L_SE and L_SS count for, in their units: a loss in dB stops at the limit."""
-        return 0.0 if self.enhancement == "feature_distance" else -self.limit, -self.limit
+        enhancement = 0.0 if self.enhancement == "feature_distance" else -self.limit
+        return enhancement, -self.limit * (1 + self.sum_weight)
 
     def check(self) -> "LossChoice":
         """The choice itself; raises `UserError` for a loss that does not exist."""
