@@ -23,6 +23,7 @@ FILES = (
     "inference/files",
     "inference/loudness.py",
     "inference/onnx_separator.py",
+    "inference/passes.py",
     "inference/runtime.py",
     "inference/scale.py",
     "inference/tracker.py",
