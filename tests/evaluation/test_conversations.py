@@ -188,6 +188,9 @@ def test_the_command_measures_a_set_of_conversations(conversation_folder, tmp_pa
         "unified_sess.inference.separation.UnifiedSeparation.from_pretrained", lambda *_, **__: Separation()
     )
     monkeypatch.setattr("unified_sess.evaluation.conversation_set.write_report", lambda *_: None)
+    with pytest.raises(UserError, match="passes must be from 1"):
+        evaluate_command(conversation_folder, output=tmp_path / "none", progress=False, passes=6)
+    assert not (tmp_path / "none").exists()
     results = evaluate_command(conversation_folder, output=tmp_path / "out", progress=False)
     assert [row["people"] for row in results.rows] == ["2 people", "2 people", "1 person"]
     means = results.means()

@@ -30,7 +30,7 @@ from unified_sess.evaluation.report import REPORT_NAME, write_report
 from unified_sess.evaluation.results import Results
 from unified_sess.evaluation.speakers import mixture_genders
 from unified_sess.evaluation.tables import result_tables
-from unified_sess.inference.passes import InPasses
+from unified_sess.inference.passes import InPasses, checked_passes
 from unified_sess.model_io.results_folder import is_results_folder
 from unified_sess.network import UnifiedNetwork, separate_and_enhance
 from unified_sess.utils.audio import read_audio
@@ -234,7 +234,7 @@ def evaluate_command(
     """
     from unified_sess.inference.separation import UnifiedSeparation  # takes seconds, and training does without
 
-    metrics = choose_families(metrics)
+    metrics, passes = choose_families(metrics), checked_passes(passes)
     model_folder = Path(model) if model is not None and is_results_folder(model) else None
     separation = UnifiedSeparation.from_pretrained(model, device=device)
     rate = rate_there(data_folder, separation.sample_rate)

@@ -38,9 +38,7 @@ class InPasses:
     """
 
     def __init__(self, model: Runtime, passes: int) -> None:
-        if not 1 <= passes <= len(SPEEDS):
-            raise UserError(f"passes must be from 1 (fastest) to {len(SPEEDS)} (best), not {passes}")
-        self.model, self.passes = model, passes
+        self.model, self.passes = model, checked_passes(passes)
         self.num_spks, self.sample_rate, self.name = model.num_spks, model.sample_rate, model.name
 
     @property
@@ -85,6 +83,13 @@ class InPasses:
         result = np.zeros((time, found.shape[1]), np.float32)
         result[: len(back)] = back[:time]
         return result.reshape(time, windows, -1).transpose(1, 0, 2)
+
+
+def checked_passes(passes: int) -> int:
+    """The number itself; raises `UserError` for one that `InPasses` does not take."""
+    if not 1 <= passes <= len(SPEEDS):
+        raise UserError(f"passes must be from 1 (fastest) to {len(SPEEDS)} (best), not {passes}")
+    return passes
 
 
 def _as_ordered(reference, sources):
