@@ -108,6 +108,18 @@ def test_tracks_are_active_against_the_mixture():
     assert not active_tracks(powers, loud).any()  # nobody: all of it is noise
 
 
+def test_what_is_quiet_and_never_has_a_turn_is_an_echo_for_networks_that_know_silence():
+    alone = talk(10)
+    echo = np.stack([alone, 0.25 * alone], axis=1)
+    assert active_tracks(frame_powers(echo, RATE), threshold_db=-40).tolist() == [True, False]
+    assert active_tracks(frame_powers(echo, RATE)).all()
+    loud = np.stack([alone, 0.6 * alone], axis=1)  # 4 dB below: two who always speak at once?
+    assert active_tracks(frame_powers(loud, RATE), threshold_db=-40).all()
+    far = echo.copy()
+    far[6 * RATE : 7 * RATE, 0] = 0  # somebody far away has the floor for a second
+    assert active_tracks(frame_powers(far, RATE), threshold_db=-40).all()
+
+
 def test_a_sentence_in_an_hour_is_somebody():
     powers = np.full((360000, 2), 1e-12, np.float32)
     powers[:, 0] = 1e-2

@@ -78,7 +78,7 @@ def conversation_metrics(
     sample_rate : int
         In Hz.
     silence_threshold : float
-        dB under the mixture below which a track holds nobody, see `active_tracks`; None takes the default.
+        dB under the mixture below which a track holds nobody, see `active_tracks`; None where the network has not learnt it.
 
     Returns
     -------
@@ -260,8 +260,7 @@ def _of_diarisation(direct, tracks, order, sample_rate):
 
 
 def _of_count(mixture, direct, tracks, sample_rate, threshold):
-    options = {} if threshold is None else {"threshold_db": threshold}
     found = active_tracks(
-        frame_powers(tracks, sample_rate), frame_powers(mixture[:, None], sample_rate)[:, 0], **options
+        frame_powers(tracks, sample_rate), frame_powers(mixture[:, None], sample_rate)[:, 0], threshold
     )
     return found.sum(), 100 * (found.sum() == people_who_speak(direct).sum())

@@ -17,6 +17,8 @@ SMOOTHING = 0.15  # s over which powers are averaged before they are compared
 LONGEST_PAUSE = 0.3  # s; shorter pauses are part of speech
 SHORTEST_SPEECH = 0.1  # s; shorter sounds are no speech
 SILENCE_THRESHOLD = -40.0  # dB relative to the mixture, for models whose config.json names no other
+ECHO_LEVEL = -8.0  # dB relative to the loudest track, under which a track may be an echo of others
+SHORTEST_TURN = 0.3  # s; a track that is never the loudest one for so long has nobody's turn
 
 
 class FramePowers:
@@ -132,11 +134,13 @@ def activity_of_powers(
 
 
 def active_tracks(
-    powers: np.ndarray, mixture: np.ndarray | None = None, threshold_db: float = SILENCE_THRESHOLD
+    powers: np.ndarray, mixture: np.ndarray | None = None, threshold_db: float | None = None
 ) -> np.ndarray:
-    """Which tracks hold somebody: those whose loudest second is near that of the mixture.
+    """Which tracks hold somebody: those whose loudest second is near that of the mixture, and which are no echoes.
 
-    The loudest second and not the whole, so that a sentence in an hour counts.
+    The loudest second and not the whole, so that a sentence in an hour counts. Of a person alone a network leaves some
+    on other tracks. Such an echo lies `ECHO_LEVEL` under the loudest track and is never the loudest one for
+    `SHORTEST_TURN`; somebody far away, who is as quiet, has a turn now and then.
 
     Arguments
     ---------
@@ -145,7 +149,8 @@ def active_tracks(
     mixture : numpy.ndarray
         Powers of the mixture `[frames]`; without it the loudest track stands for the mixture.
     threshold_db : float
-        A track is silent when its loudest second lies below this, relative to the mixture's loudest second.
+        A track is silent when its loudest second lies below this, relative to the mixture's loudest second. None is for
+        networks that have not learnt silence: `SILENCE_THRESHOLD`, and no track is an echo.
 
     Returns
     -------
@@ -156,7 +161,17 @@ def active_tracks(
         return np.zeros(powers.shape[1:], bool)
     levels = loudest_second(powers)
     loudest = levels.max() if mixture is None else loudest_second(mixture[:, None])[0]
-    return (levels > 0) & (levels >= loudest * _ratio(threshold_db))
+    heard = (levels > 0) & (levels >= loudest * _ratio(SILENCE_THRESHOLD if threshold_db is None else threshold_db))
+    return heard if threshold_db is None else heard & ~_echoes(powers, levels)
+
+
+def _echoes(powers, levels):
+    """Which tracks are quiet and have no turn, `[tracks]`, of powers `[frames, tracks]` and their loudest seconds."""
+    smooth = moving_mean(powers, round(SHORTEST_TURN / FRAME))
+    speech = smooth.sum(1) > smooth.sum(1).max() * _ratio(SPEECH_THRESHOLD)
+    loudest = smooth.argmax(1)
+    turns = [np.diff(_runs(speech & (loudest == track))).max(initial=0) for track in range(powers.shape[1])]
+    return (levels < levels.max() * _ratio(ECHO_LEVEL)) & (np.array(turns) < SHORTEST_TURN / FRAME)
 
 
 def loudest_second(powers: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from unified_sess.inference.activity import SILENCE_THRESHOLD, active_tracks, frame_powers
+from unified_sess.inference.activity import active_tracks, frame_powers
 from unified_sess.inference.passes import InPasses
 from unified_sess.inference.runtime import model_name
 from unified_sess.inference.windows import DEFAULT_WINDOWS, Windows
@@ -134,7 +134,8 @@ class Separating:
         """Which outputs hold anybody.
 
         An output is silent when its loudest second lies below the model's threshold (`silence_threshold` of
-        `config.json`; -40 dB for models without it), relative to the loudest second of the mixture.
+        `config.json`; -40 dB for models without it), relative to the loudest second of the mixture; and, of models with
+        that key, when it is but an echo of another one (`inference.activity.active_tracks`).
 
         Arguments
         ---------
@@ -155,14 +156,13 @@ class Separating:
         >>> model.active(sources)
         tensor([[ True, False]])
         """
-        threshold = SILENCE_THRESHOLD if self.silence_threshold is None else self.silence_threshold
         found = []
         for k, tracks in enumerate(sources.detach().cpu().numpy()):
             powers = frame_powers(tracks, self.sample_rate)
             whole = None
             if mixture is not None:
                 whole = frame_powers(mixture[k].detach().cpu().numpy()[:, None], self.sample_rate)[:, 0]
-            found.append(active_tracks(powers, whole, threshold))
+            found.append(active_tracks(powers, whole, self.silence_threshold))
         return torch.from_numpy(np.stack(found)) if found else torch.zeros(0, self.num_spks, dtype=torch.bool)
 
     @property

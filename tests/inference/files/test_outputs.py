@@ -108,7 +108,7 @@ def test_nobody_is_one_line_and_no_failure(tmp_path, capsys):
 def test_the_threshold_is_the_models(tmp_path):
     record(tmp_path / "a.wav")
     for threshold, people in ((-10.0, 1), (-30.0, 2), (None, 2)):
-        _, summary = separated(tmp_path, GainModel(0.6, 0.1, threshold=threshold), overwrite=True)
+        _, summary = separated(tmp_path, GainModel(0.6, 0.3, threshold=threshold), overwrite=True)
         assert summary["people"] == people
 
 

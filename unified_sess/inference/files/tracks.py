@@ -8,7 +8,7 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from unified_sess.inference.activity import SILENCE_THRESHOLD, FramePowers, active_tracks
+from unified_sess.inference.activity import FramePowers, active_tracks
 from unified_sess.inference.files.recordings import Recording
 from unified_sess.inference.files.resampling import Resampler
 from unified_sess.inference.files.spool import Queue, Spool, scratch
@@ -230,7 +230,7 @@ class _Way:
         if threshold is not None:  # the network has learnt the level; a fit would make silence loud
             return np.ones(self.columns, np.float32), active_tracks(powers, mixture, threshold), powers
         speakers = self.scales[0].factors
-        active = active_tracks(powers * np.square(speakers), mixture, SILENCE_THRESHOLD)
+        active = active_tracks(powers * np.square(speakers), mixture)
         speakers = self.scales[0].factors_of(active)
         enhanced = np.broadcast_to(self.scales[1].factors, int(self.options.enhanced))
         factors = np.concatenate((np.broadcast_to(speakers, model.num_spks), enhanced)).astype(np.float32)
