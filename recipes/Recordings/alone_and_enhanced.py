@@ -10,7 +10,7 @@ first person alone. DNSMOS is measured where speechmos is installed (the extra `
 import argparse
 import functools
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +25,7 @@ from unified_sess.evaluation.perceptual import dnsmos_metrics, missing_package, 
 from unified_sess.evaluation.signals import Signals
 from unified_sess.evaluation.statistics import mean_interval
 from unified_sess.inference import UnifiedSeparation
+from unified_sess.inference.activity import active_tracks, frame_powers
 from unified_sess.losses import si_snr
 from unified_sess.network import UnifiedNetwork
 from unified_sess.utils.errors import UserError, one_line_errors
@@ -56,7 +57,8 @@ def main() -> None:
         rates = None if rate == model.sample_rate else (rate, model.sample_rate)
         run = functools.partial(run_network, network, device=model.device, rates=rates)
         show_enhanced([enhanced(run, item, rate, options.snr) for item in tqdm(items, desc="enhance", leave=False)])
-        show_alone([alone(run, item) for item in tqdm(items, desc="separate", leave=False)])
+        found = [alone(run, item, rate, model.silence_threshold) for item in tqdm(items, desc="separate", leave=False)]
+        show_alone(*zip(*found))
 
 
 def enhanced(run: Run, item: dict, rate: int, snr: float) -> dict:
@@ -72,11 +74,16 @@ def enhanced(run: Run, item: dict, rate: int, snr: float) -> dict:
     return {"SI-SNRi": after - before, **stoi_metrics(signals), **scores}
 
 
-def alone(run: Run, item: dict) -> float:
-    """By how many dB the second loudest output lies below the loudest, where the first person talks in the noise."""
-    tracks = run(item["sources"][:, 0] + item["mixture"] - item["clean"])[0]
+def alone(run: Run, item: dict, rate: int, threshold: float | None) -> tuple[float, int]:
+    """Where the first person talks in the noise: dB of the second loudest output below the loudest; people found.
+
+    `threshold` is the model's `silence_threshold`.
+    """
+    mixture = item["sources"][:, 0] + item["mixture"] - item["clean"]
+    tracks = run(mixture)[0]
     levels = np.sort(10 * np.log10(np.square(tracks).sum(0) + 1e-12))
-    return float(levels[-1] - levels[-2])
+    active = active_tracks(frame_powers(tracks, rate), frame_powers(mixture[:, None], rate)[:, 0], threshold)
+    return float(levels[-1] - levels[-2]), int(active.sum())
 
 
 def show_enhanced(rows: list[dict]) -> None:
@@ -90,12 +97,14 @@ def show_enhanced(rows: list[dict]) -> None:
             print(f"  {name}: {pairs[:, 0].mean():.3f} to {pairs[:, 1].mean():.3f}")
 
 
-def show_alone(gaps: list[float]) -> None:
-    """Print how the gaps lie."""
+def show_alone(gaps: Sequence[float], people: Sequence[int]) -> None:
+    """Print how the gaps lie, and for how many recordings `separate` writes one person."""
     tenth, median = np.quantile(gaps, [0.1, 0.5])
     share = np.mean(np.array(gaps) >= APART)
     print(f"one person alone: the next output {median:.1f} dB lower (median), {tenth:.1f} dB in the worst tenth")
-    print(f"  {APART:g} dB or more in {share:.0%}")
+    print(
+        f"  {APART:g} dB or more in {share:.0%}; one output alone is taken to hold somebody in {np.mean(np.array(people) == 1):.0%}"
+    )
 
 
 if __name__ == "__main__":

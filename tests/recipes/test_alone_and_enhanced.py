@@ -14,8 +14,8 @@ def script(repository):
     return repository / "recipes" / "Recordings" / "alone_and_enhanced.py"
 
 
-@pytest.mark.parametrize(("leak", "expected"), [(0.1, 20.0), (0.5, 6.0)])
-def test_the_gap_is_that_of_the_outputs(script, leak, expected):
+@pytest.mark.parametrize(("leak", "gap", "people"), [(0.1, 20.0, 1), (0.5, 6.0, 2)])
+def test_the_gap_is_that_of_the_outputs(script, leak, gap, people):
     """A model that puts all on its second output, and a known share on the first."""
     random = np.random.default_rng(0)
     sources, noise = random.standard_normal((16000, 2)), 0.1 * random.standard_normal(16000)
@@ -26,8 +26,10 @@ def test_the_gap_is_that_of_the_outputs(script, leak, expected):
         heard.append(mixture)
         return np.stack((leak * mixture, mixture), axis=1), mixture
 
-    assert runpy.run_path(str(script))["alone"](run, item) == pytest.approx(expected, abs=0.1)
+    alone = runpy.run_path(str(script))["alone"]
+    assert alone(run, item, 8000, -40.0) == (pytest.approx(gap, abs=0.1), people)
     np.testing.assert_allclose(heard[0], sources[:, 0] + noise, atol=1e-12)
+    assert alone(run, item, 8000, None)[1] == 2  # a network that has not learnt silence
 
 
 @pytest.mark.parametrize("snr", [0.0, 5.0])
@@ -62,3 +64,4 @@ def test_the_command(script, tmp_path, monkeypatch, capsys):
     runpy.run_path(str(script), run_name="__main__")
     told = capsys.readouterr().out
     assert "enhanced, 2 mixtures: SI-SNRi" in told and "one person alone: the next output" in told
+    assert "one output alone is taken to hold somebody in" in told
