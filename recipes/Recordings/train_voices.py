@@ -3,10 +3,11 @@
 
     python recipes/Recordings/train_voices.py --speech DIR [DIR ...] --noise DIR [DIR ...] --cache DIR
 
-Scenes of one person in rooms, noise and devices are made once. In training their stretches lose parts of the spectrum
-and hold a little of somebody else, as separated tracks do. A classifier of the speakers with an angular margin (AAM,
-arXiv 1801.07698) pulls the embeddings of one person together. A few hundred people are few: with --teacher the embeddings
-shall also tell how a network that knows thousands of them hears each one (voice_teacher.py). About half an hour on one core.
+What it learns from is made once (voice_pieces.py): scenes of one person in rooms, noise and devices, and the tracks that
+the model that ships makes of scenes of one and two. In training their stretches lose parts of the spectrum and hold a
+little of somebody else. A classifier of the speakers with an angular margin (AAM, arXiv 1801.07698) pulls the embeddings
+of one person together. A few hundred people are few: with --teacher the embeddings shall also tell how a network that
+knows thousands of them hears each one (voice_teacher.py). About an hour and a half on one core, half of it for the tracks.
 """
 
 import argparse
@@ -17,18 +18,17 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from tqdm import tqdm
+from voice_pieces import NOBODY, RATE, SECONDS, Pieces, clean_pieces, separated_pieces
 from voice_teacher import voices_of
 
 from unified_sess.data.dynamic_mixing import DynamicMixingDataset
-from unified_sess.inference.voices.encoder import BANDS, WEIGHTS, network_input
-from unified_sess.inference.voices.encoder import VoiceEncoder as Listener
+from unified_sess.inference.separating import Separator
+from unified_sess.inference.voices.encoder import BANDS, FRAMES, MEAN, RANGE, WEIGHTS
 from unified_sess.nnet.voice_encoder import VoiceEncoder
 from unified_sess.utils.errors import UserError, one_line_errors
 from unified_sess.utils.files import atomic_path
 
-RATE = 8000  # Hz
-SECONDS = 6.0  # of a scene
-SCENES = {
+ALONE = {
     "active": [0, 1, 0],
     "rooms": 0.6,
     "rt60": [0.15, 0.9],
@@ -38,25 +38,41 @@ SCENES = {
     "clipping": 0.02,
     "codec": 0.03,
 }
-STRETCH = (1.0, 2.4)  # s
+SEPARATED = {
+    "active": [0, 0.35, 0.65],
+    "rooms": 0.5,
+    "rt60": [0.15, 0.8],
+    "room_count": 300,
+    "turns": 0.35,
+    "level_difference": 8,
+    "noise_snr": [0, 30],
+    "devices": 0.25,
+    "clipping": 0.01,
+}
+STRETCH = (62, 150)  # frames
 BATCH = 96  # people
 FEWEST, FEWEST_STEPS = 50, 20  # people to learn from, and steps
 MARGIN, SCALE = 0.15, 24.0  # of the classifier
-TAUGHT = 8.0  # weight of the teacher
+TOLD_APART, TAUGHT = 0.5, 16.0  # weights of the classifier and the teacher
+FROM_TRACKS = 0.7  # share of the stretches that are of separated tracks
+TOGETHER, MOST = 5, 4  # units, of which so many or all that anybody speaks in are one person's where a stretch may lie
 LEAK = (-30.0, -8.0)  # dB of somebody else under the voice
-GAIN = (-25.0, 5.0)  # dB
-RMS = 0.05  # of a stretch, before the gain
+LEAKING, MASKED = (
+    np.array([0.5, 0.15]),
+    np.array([0.4, 0.1]),
+)  # shares that hold a leak and lose parts: of scenes, of tracks
+LEVEL = 14.9  # dB, power in all bands together of speech with an RMS of 0.05
+GAIN = (-25.0, 5.0)  # dB from there
 
 
 class Pool(NamedTuple):
-    """Scenes `[scenes, time]` in 16 bits, the number of each one's speaker, how many speakers there are, and their voices.
+    """Pieces of scenes of one person and of separated tracks, where each person speaks in them, and the voices.
 
     The voices are the teacher's, `[speakers, 256]`, or None.
     """
 
-    audio: np.ndarray
-    speaker: np.ndarray
-    speakers: int
+    kinds: list[Pieces]
+    starts: list[list[np.ndarray]]  # of each kind, of each person: `[stretches, 2]`, piece and unit
     voices: torch.Tensor | None = None
 
 
@@ -69,8 +85,12 @@ def main() -> None:
     parser.add_argument("--noise", nargs="+", required=True, help="folders of noise")
     parser.add_argument("--cache", type=Path, required=True, help="folder for decoded audio and rooms")
     parser.add_argument("--teacher", type=Path, help="Resemblyzer's pretrained.pt")
-    parser.add_argument("--scenes", type=int, default=4000, help="how many")
-    parser.add_argument("--steps", type=int, default=1700)
+    parser.add_argument("--scenes", type=int, default=6000, help="of one person")
+    parser.add_argument(
+        "--separated", type=int, default=9000, help="scenes of one and two that are separated; 0 for none"
+    )
+    parser.add_argument("--model", type=Path, help="that separates them; default: the model that ships")
+    parser.add_argument("--steps", type=int, default=10000)
     parser.add_argument("--output", type=Path, default=WEIGHTS, help="default: the file of the package")
     options = parser.parse_args()
     with one_line_errors("train_voices.py"):
@@ -83,47 +103,63 @@ def main() -> None:
 
 
 def make_pool(options: argparse.Namespace) -> Pool:
-    """Scenes of one person each; the same arguments give the same ones."""
-    speakers = [None if table == "null" else table for table in options.speakers or ["null"] * len(options.speech)]
-    dataset = DynamicMixingDataset(
-        options.speech, options.noise, options.cache, RATE, 2, round(SECONDS * RATE), seed=3, speed_factors=None,
-        speakers=speakers, speech_shares=options.shares, scenes=SCENES,
-    )  # fmt: skip
-    people = {recording.path: recording.speaker for recording in dataset.speech.recordings}
-    if len(people) < len(dataset.speech.recordings):
+    """All pieces; the same arguments give the same ones."""
+    alone = _dataset(options, RATE, 3, ALONE)
+    recordings = alone.speech.recordings
+    speakers = {recording.path: recording.speaker for recording in recordings}
+    if len(speakers) < len(recordings):
         raise UserError("two of the --speech folders have recordings of one name: give names that tell them apart")
-    names = sorted(set(people.values()))
+    names = sorted(set(speakers.values()))
     if len(names) < FEWEST:
         raise UserError(f"{len(names)} people are too few to learn voices from: give folders of {FEWEST} or more")
-    voices = None if options.teacher is None else voices_of(dataset.speech.recordings, names, options.teacher)
-    audio = np.zeros((options.scenes, round(SECONDS * RATE)), np.int16)
-    speaker = np.zeros(options.scenes, int)
-    for k in tqdm(range(options.scenes), desc="scenes"):
-        scene = dataset.scene((0, k, None))
-        audio[k] = np.clip(scene.mixture, -1, 1) * 32767
-        speaker[k] = names.index(people[scene.names[0]])
-    return Pool(audio, speaker, len(names), voices)
+    voices = None if options.teacher is None else voices_of(recordings, names, options.teacher)
+
+    def people(scene):
+        return [names.index(speakers[name]) for name in scene.names]
+
+    kinds = [clean_pieces(alone, people, options.scenes)]
+    if options.separated:
+        model = Separator.load(options.model)
+        kinds.append(
+            separated_pieces(_dataset(options, model.sample_rate, 4, SEPARATED), people, options.separated, model)
+        )
+    return Pool(kinds, [stretches(pieces.speakers, len(names)) for pieces in kinds], voices)
+
+
+def stretches(speakers: np.ndarray, count: int) -> list[np.ndarray]:
+    """Where each of `count` people speaks in pieces, `[stretches, 2]` (piece, first unit), of `speakers` `[pieces, units]`."""
+    found = [[] for _ in range(count)]
+    for piece, unit in np.ndindex(len(speakers), speakers.shape[1] - TOGETHER + 1):
+        heard = speakers[piece, unit : unit + TOGETHER]
+        heard = heard[heard != NOBODY]
+        if len(heard) < 3:
+            continue
+        times = np.bincount(heard)
+        if times.max() >= min(MOST, len(heard)):
+            found[times.argmax()].append((piece, unit))
+    return [np.array(own).reshape(-1, 2) for own in found]
 
 
 def train(pool: Pool, steps: int, seed: int = 0) -> VoiceEncoder:
-    """Train on the scenes; one thread is as fast as two."""
+    """Train on the pieces; one thread is as fast as two."""
     torch.manual_seed(seed)
-    random, listener, network = np.random.default_rng(seed), Listener(RATE), VoiceEncoder(BANDS)
-    size = network.linear.out_features
+    random, network = np.random.default_rng(seed), VoiceEncoder(BANDS)
+    size, count = network.linear.out_features, len(pool.starts[0])
     as_taught = torch.nn.Linear(size, 256)
-    classes = torch.nn.Parameter(0.1 * torch.randn(pool.speakers, size))
+    classes = torch.nn.Parameter(0.1 * torch.randn(count, size))
     optimizer = torch.optim.AdamW([*network.parameters(), *as_taught.parameters(), classes], weight_decay=1e-3)
     rate = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, steps, pct_start=0.1)
     right = 0.0
     bar = tqdm(range(steps), desc="training")
     for step in bar:
-        signals, speaker = draw(pool, random)
-        spectrum = torch.from_numpy(network_input(distorted(listener.spectrum(signals), random)))
-        embeddings = network(spectrum.transpose(1, 2))
+        decibels, speaker, kind = draw(pool, random)
+        spectrum = (distorted(decibels, kind, random) - MEAN) / RANGE
+        with torch.autocast("cpu", torch.bfloat16):
+            embeddings = network(torch.from_numpy(spectrum).transpose(1, 2))
+        embeddings, truth = embeddings.float(), torch.from_numpy(speaker)
         cosines = F.normalize(embeddings, dim=1) @ F.normalize(classes, dim=1).T
-        truth = torch.from_numpy(speaker)
-        margin = MARGIN * min(1.0, step / (0.3 * steps)) * F.one_hot(truth, pool.speakers)
-        loss = F.cross_entropy(SCALE * (cosines - margin), truth)
+        margin = MARGIN * min(1.0, step / (0.3 * steps)) * F.one_hot(truth, count)
+        loss = TOLD_APART * F.cross_entropy(SCALE * (cosines - margin), truth)
         if pool.voices is not None:
             loss = loss + TAUGHT * (1 - F.cosine_similarity(as_taught(embeddings), pool.voices[truth]).mean())
         optimizer.zero_grad()
@@ -136,40 +172,54 @@ def train(pool: Pool, steps: int, seed: int = 0) -> VoiceEncoder:
     return network.eval()
 
 
-def draw(pool: Pool, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Stretches of one length, `[people, time]`, each of another speaker, with a little of the next one; and who speaks."""
-    people = random.permutation(np.unique(pool.speaker))[:BATCH]
-    length = round(random.uniform(*STRETCH) * RATE)
-    signals = np.zeros((len(people), length), np.float32)
-    for k, person in enumerate(people):
-        scene = pool.audio[random.choice(np.flatnonzero(pool.speaker == person))].astype(np.float32)
-        for _ in range(5):  # not a pause
-            start = random.integers(len(scene) - length + 1)
-            signals[k] = scene[start : start + length]
-            if np.square(signals[k]).mean() > 0.2 * np.square(scene).mean():
-                break
-    signals *= RMS / np.maximum(_rms(signals), 30.0)
-    leaks = 10 ** (random.uniform(*LEAK, (len(people), 1)) / 20) * (random.random((len(people), 1)) < 0.5)
-    return signals + np.roll(signals, 1, axis=0) * leaks.astype(np.float32), people
+def draw(pool: Pool, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Stretches of one length in dB, `[people, frames, bands]`, each of another speaker, who speaks, and their kinds.
+
+    They have one level, 0 dB in all bands together, and some hold a little of the next one.
+    """
+    heard = [person for person in range(len(pool.starts[0])) if any(len(own[person]) for own in pool.starts)]
+    people = random.permutation(heard)[:BATCH]
+    frames = int(random.integers(*STRETCH, endpoint=True))
+    found, chosen = [], []
+    for person in people:
+        kinds = [k for k, own in enumerate(pool.starts) if len(own[person])]
+        kind = kinds[-1] if random.random() < FROM_TRACKS else kinds[0]
+        piece, unit = random.choice(pool.starts[kind][person])
+        decibels = pool.kinds[kind].decibels[piece]
+        middle = (unit + TOGETHER / 2 + random.uniform(-0.5, 0.5)) * FRAMES
+        first = int(np.clip(middle - frames / 2, 0, len(decibels) - frames))
+        found.append(decibels[first : first + frames])
+        chosen.append(kind)
+    power = 10 ** (np.stack(found).astype(np.float32) / 10)
+    power /= power.sum(2, keepdims=True).mean(1, keepdims=True)
+    leaking = random.random(len(people)) < LEAKING[chosen]
+    leaks = 10 ** (random.uniform(*LEAK, len(people)) / 10) * leaking
+    power = power + np.roll(power, 1, axis=0) * leaks[:, None, None].astype(np.float32)
+    return 10 * np.log10(np.maximum(power, 1e-12)), people, np.array(chosen)
 
 
-def distorted(power: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Powers of bands `[signals, frames, bands]` as separation leaves them, through another microphone, at any level."""
-    count, frames, bands = power.shape
+def distorted(decibels: np.ndarray, kind: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """Bands in dB `[signals, frames, bands]` as separation leaves them, through another microphone, at any level."""
+    count, frames, bands = decibels.shape
 
     def surface(low, high, size, chance):
         """Smooth gains in dB on a grid of `size`, for a share of the signals."""
-        grid = torch.from_numpy(random.uniform(low, high, (count, 1, *size)))
+        grid = torch.from_numpy(random.uniform(low, high, (count, 1, *size)).astype(np.float32))
         smooth = F.interpolate(grid, (frames, bands), mode="bilinear", align_corners=True)[:, 0].numpy()
-        return smooth * (random.random((count, 1, 1)) < chance)
+        return smooth * (random.random(count) < chance)[:, None, None]
 
-    masks = np.maximum(surface(-30, 0, (max(2, frames // 12), 6), 0.4), -20)
+    masks = np.maximum(surface(-30, 0, (max(2, frames // 12), 6), MASKED[kind]), -20)
     microphone = surface(-9, 9, (1, 5), 0.6)
-    return power * 10 ** ((masks + microphone + random.uniform(*GAIN, (count, 1, 1))) / 10)
+    gain = LEVEL + random.uniform(*GAIN, (count, 1, 1))
+    return (decibels + masks + microphone + gain).astype(np.float32).clip(-100)
 
 
-def _rms(signals):
-    return np.sqrt(np.square(signals).mean(1, keepdims=True))
+def _dataset(options, rate, seed, scenes):
+    speakers = [None if table == "null" else table for table in options.speakers or ["null"] * len(options.speech)]
+    return DynamicMixingDataset(
+        options.speech, options.noise, options.cache, rate, 2, round(SECONDS * rate), seed=seed, speed_factors=None,
+        speakers=speakers, speech_shares=options.shares, scenes=scenes,
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 import numpy as np
 
 ROUNDS = 30  # of k-means at most
-SHARES = (0.3, 0.5, 0.7)  # of a cluster's embeddings that start as one half when it is split
+SHARES = (0.1, 0.3, 0.5, 0.7, 0.9)  # of a cluster's embeddings that start as one part when it is split
 
 
 def find_voices(embeddings: np.ndarray, weights: np.ndarray, most: int, same: float) -> np.ndarray:

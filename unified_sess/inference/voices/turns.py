@@ -4,23 +4,25 @@ import itertools
 
 import numpy as np
 
-from unified_sess.inference.activity import moving_mean
+from unified_sess.inference.activity import ECHO_LEVEL, moving_mean
 from unified_sess.inference.tracker import best_order
 from unified_sess.inference.voices.clusters import find_voices
-from unified_sess.inference.voices.encoder import UNIT
+from unified_sess.inference.voices.encoder import SPAN, UNIT
 from unified_sess.inference.voices.evidence import Evidence
 
 MOST_TRACKS = 3  # of more the ways to give tracks to voices become too many
-SHORTEST = 12.0  # s of speech, under which voices are not known well enough
+SHORTEST = 6.0  # s of speech, under which voices are not known well enough
 SMOOTHING = 5  # units over which levels are averaged
 QUIET = -20.0  # dB under the loud moments of the recording, where speech begins to count
 LEAK = -12.0  # dB under the loudest track of a moment, where a track begins to count: what is quieter is its echo
 SOFTNESS = 3.0  # dB over which a track comes to count
 MOST_UNITS = 4000  # of a recording, evenly spread, from which its voices are learnt: memory stays bounded
 HEARD = 0.3  # weight that an embedding needs to tell voices apart
-# Cosine up to which two directions are two voices, and from which they are one. A telephone's band makes voices alike, and
-# two people on one track are worse than one person on two.
-TWO_VOICES, ONE_VOICE = 0.57, 0.72
+# Agreement of all embeddings from which they are of one voice; and the same where all tracks but one seem to be echoes:
+# `ECHO_LEVEL` below it and never the loudest for `SHORTEST_TURN`. Two people on one track are worse than one on two.
+ONE_VOICE, ONE_VOICE_AND_ECHOES = 0.63, 0.45
+SHORTEST_TURN = 0.6  # s
+ALIKE = 0.57  # cosine of two of three directions from which they are one voice
 WHOLE = 1.0  # what the sum of the tracks says, relative to a track, where all of it is one voice
 MIXED = 0.15  # how well the sum fits a voice where it holds another one too
 SURE = 2.0  # evidence of a unit that fits one voice and not the other
@@ -48,16 +50,21 @@ def owners(evidence: Evidence) -> np.ndarray:
     if not evidence.powers.any():
         return stay
     counts = _weights(evidence.powers)
-    if counts[-1].sum() * UNIT < SHORTEST:
+    seconds = counts[-1].sum() * UNIT
+    if seconds < SHORTEST:
         return stay
     some = slice(None, None, -(-counts.shape[1] // MOST_UNITS))
     used = np.where(counts > HEARD, np.square(counts), 0)[:, some].ravel()
     heard = evidence.embeddings[:, some].reshape(len(used), -1)
-    voices = find_voices(heard, used, tracks, TWO_VOICES)
+    main = evidence.powers[:-1].sum(1).argmax()
+    echoes = _only_echoes(evidence.powers[:-1], counts[-1] > 0.5, main)
+    if _agreement(heard, used, seconds) > (ONE_VOICE_AND_ECHOES if echoes else ONE_VOICE):
+        return np.full_like(stay, main)
+    voices = find_voices(heard, used, 2, same=1.0)
+    if tracks > 2:
+        voices = max(voices, find_voices(heard, used, tracks, ALIKE), key=len)
     if len(voices) < 2:
-        if len(find_voices(heard, used, 2, ONE_VOICE)) > 1:
-            return stay  # one voice or two: who knows
-        return np.full_like(stay, evidence.powers[:-1].sum(1).argmax())
+        return np.full_like(stay, main)
     fit = _fits(evidence.embeddings, voices)
     ways = np.array(list(itertools.product(range(len(voices)), repeat=tracks)))
     way = _likeliest(_scores(fit, counts, ways))
@@ -73,6 +80,25 @@ def _weights(powers):
     speech = _step(level - np.percentile(level[-1], 95) - QUIET)
     speech[:-1] *= _step(level[:-1] - level[:-1].max(0) - LEAK)
     return speech
+
+
+def _agreement(embeddings, weights, seconds):
+    """Root of the mean cosine of two embeddings of `[embeddings, size]` that hear different speech, 1 where all are alike.
+
+    It is the length of their mean, without what few of them agree by chance: `seconds` of speech hold so many spans.
+    """
+    spans = max(seconds / (SPAN * UNIT), 2.0)
+    square = np.square(weights @ embeddings.astype(np.float32) / max(weights.sum(), 1e-12)).sum()
+    return np.sqrt(max((spans * square - 1) / (spans - 1), 0.0))
+
+
+def _only_echoes(powers, speech, main):
+    """Whether all tracks but the main one are quiet and have no turn, of powers `[tracks, units]`."""
+    loudest = moving_mean(powers.T, SMOOTHING).max(0)
+    others = np.delete(loudest, main).max(initial=0)
+    edges = np.flatnonzero(np.diff(((powers.argmax(0) != main) & speech).astype(int), prepend=0, append=0))
+    longest_turn = np.diff(edges.reshape(-1, 2)).max(initial=0) * UNIT
+    return others < loudest[main] * 10 ** (ECHO_LEVEL / 10) and longest_turn < SHORTEST_TURN
 
 
 def _step(decibels):
