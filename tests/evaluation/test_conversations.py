@@ -8,6 +8,7 @@ import soundfile
 import soxr
 import torch
 
+from unified_sess.evaluation import conversation_set
 from unified_sess.evaluation.conversation_set import conversation_lines, find_conversations, read_conversations
 from unified_sess.evaluation.conversations import (
     alone_level,
@@ -216,6 +217,16 @@ def test_a_model_of_another_rate_is_measured_at_the_rate_of_the_set(conversation
     monkeypatch.setattr("unified_sess.evaluation.conversation_set.write_report", lambda *_: None)
     results = evaluate_command(conversation_folder, output=tmp_path / "out", progress=False)
     assert results.means()["right_track"] > 99 and results.details["sample_rate"] == RATE
+
+
+def test_results_of_other_voices_are_not_gone_on_with(conversation_folder, monkeypatch):
+    """Regression: a stopped evaluation went on with what another network of the voices had given."""
+    separation, rows = torch.nn.Module(), read_conversations(conversation_folder / "wav1k" / "test")
+    separation.mods = torch.nn.ModuleDict({"encoder": torch.nn.Linear(1, 1)})
+    found = {conversation_set._fingerprint(separation, rows, 1)}
+    monkeypatch.setattr(conversation_set, "weights_digest", lambda: "another")
+    found.add(conversation_set._fingerprint(separation, rows, 1))
+    assert len(found) == 2 and None not in found
 
 
 def test_a_set_at_another_rate_or_without_its_table_is_named(conversation_folder):

@@ -24,6 +24,7 @@ from unified_sess.evaluation.rates import resampled
 from unified_sess.evaluation.report import write_report
 from unified_sess.evaluation.results import Results
 from unified_sess.evaluation.tables import result_tables
+from unified_sess.inference.voices.encoder import weights_digest
 from unified_sess.utils.audio import read_audio
 from unified_sess.utils.errors import UserError, writable_folder
 
@@ -215,7 +216,7 @@ def _fingerprint(separation, rows, passes):
     files = [
         (row.id, row.people, str(row.mixture), row.mixture.stat().st_mtime_ns) for row in rows if row.mixture.exists()
     ]
-    digest = hashlib.sha256(json.dumps([*files, passes]).encode())
+    digest = hashlib.sha256(json.dumps([*files, passes, weights_digest()]).encode())
     for name, tensor in sorted(separation.mods.state_dict().items()):
         digest.update(name.encode() + tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

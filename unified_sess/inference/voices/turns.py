@@ -22,7 +22,7 @@ HEARD = 0.3  # weight that an embedding needs to tell voices apart
 # `ECHO_LEVEL` below it and never the loudest for `SHORTEST_TURN`. Two people on one track are worse than one on two.
 ONE_VOICE, ONE_VOICE_AND_ECHOES = 0.63, 0.45
 SHORTEST_TURN = 0.6  # s
-ALIKE = 0.57  # cosine of two of three directions from which they are one voice
+ALIKE = 0.45  # cosine of two of three directions from which they are one voice
 WHOLE = 1.0  # what the sum of the tracks says, relative to a track, where all of it is one voice
 MIXED = 0.15  # how well the sum fits a voice where it holds another one too
 SURE = 2.0  # evidence of a unit that fits one voice and not the other
