@@ -23,14 +23,19 @@ def main() -> None:
     """Read the command line and the files, print a line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("rttm", type=Path, help="who talks when")
-    parser.add_argument("tracks", nargs=2, type=Path, help="the separated tracks")
+    parser.add_argument(
+        "tracks", nargs="+", type=Path, help="one or two separated tracks; beside one lies a silent one"
+    )
     parser.add_argument("--name", help="of the recording in the RTTM file; default: that of the tracks without _s1")
     options = parser.parse_args()
     with one_line_errors("single_talk.py"):
+        if len(options.tracks) > 2:
+            raise UserError("give one or two tracks")
         signals, rates = zip(*(read_audio(path, channel="mean") for path in options.tracks), strict=True)
-        if rates[0] != rates[1] or len(signals[0]) != len(signals[1]):
+        if len(set(rates)) > 1 or len({len(signal) for signal in signals}) > 1:
             raise UserError("the two tracks have another rate or length than each other: give those of one recording")
         tracks = np.stack(signals, axis=1)
+        tracks = np.pad(tracks, ((0, 0), (0, 2 - tracks.shape[1])))
         name = options.name or options.tracks[0].stem.rpartition("_")[0]
         talker = who_talks_alone(options.rttm, name, len(quarter_powers(tracks, rates[0])))
         try:

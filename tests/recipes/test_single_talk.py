@@ -16,12 +16,12 @@ SPEAKER other 1 0.0 9.0 <NA> <NA> ann <NA> <NA>
 
 @pytest.fixture
 def judge(repository, tmp_path, monkeypatch, capsys):
-    """Runs the script on tracks `[time, 2]` and gives what it printed."""
+    """Runs the script on tracks `[time, tracks]` and gives what it printed."""
     script = repository / "recipes" / "Recordings" / "single_talk.py"
     (tmp_path / "call.rttm").write_text(RTTM, encoding="utf-8")
 
     def run(tracks, name="call", rttm="call.rttm"):
-        paths = [tmp_path / f"{name}_s{k}.wav" for k in (1, 2)]
+        paths = [tmp_path / f"{name}_s{k + 1}.wav" for k in range(np.shape(tracks)[1])]
         for path, track in zip(paths, np.asarray(tracks).T, strict=True):
             soundfile.write(path, track, 1000)
         monkeypatch.setattr(sys, "argv", [str(script), str(tmp_path / rttm), *map(str, paths)])
@@ -48,6 +48,11 @@ def test_everybody_on_a_track_of_their_own(judge):
 
 def test_both_on_one_track(judge):
     assert judge(tracks((0, -20), (0, -20))) == "call: 57.1 % right, 42.9 % wrong of 3.5 s\n"  # Ann's 2 s of 3.5
+
+    both = tracks((0, -20), (0, -20))[:, :1]
+    assert judge(both) == "call: 57.1 % right, 42.9 % wrong of 3.5 s\n"  # the only one that was written
+    with pytest.raises(SystemExit):
+        judge(np.repeat(both, 3, axis=1))
 
 
 def test_split_over_both_tracks_is_neither(judge):
