@@ -7,7 +7,7 @@ What it learns from is made once (voice_pieces.py): scenes of one person in room
 the model that ships makes of scenes of one and two. In training their stretches lose parts of the spectrum and hold a
 little of somebody else. A classifier of the speakers with an angular margin (AAM, arXiv 1801.07698) pulls the embeddings
 of one person together. A few hundred people are few: with --teacher the embeddings shall also tell how a network that
-knows thousands of them hears each one (voice_teacher.py). About an hour and a half on one core, half of it for the tracks.
+knows thousands of them hears each one (voice_teacher.py). About two hours on one core, half of it for the tracks.
 """
 
 import argparse
@@ -57,10 +57,8 @@ TOLD_APART, TAUGHT = 0.5, 16.0  # weights of the classifier and the teacher
 FROM_TRACKS = 0.7  # share of the stretches that are of separated tracks
 TOGETHER, MOST = 5, 4  # units, of which so many or all that anybody speaks in are one person's where a stretch may lie
 LEAK = (-30.0, -8.0)  # dB of somebody else under the voice
-LEAKING, MASKED = (
-    np.array([0.5, 0.15]),
-    np.array([0.4, 0.1]),
-)  # shares that hold a leak and lose parts: of scenes, of tracks
+LEAKING = np.array([0.5, 0.15])  # share of the stretches of scenes, and of tracks, that hold a leak
+MASKED = np.array([0.4, 0.1])  # the same, that lose parts of the spectrum
 LEVEL = 14.9  # dB, power in all bands together of speech with an RMS of 0.05
 GAIN = (-25.0, 5.0)  # dB from there
 

@@ -32,8 +32,8 @@ CHANGE = 1.5  # evidence that a change of the course needs
 def owners(evidence: Evidence) -> np.ndarray:
     """Whose voice is on each track, `[units, tracks]`: numbers of voices from 0; all tracks of a person alone are his.
 
-    A voice that is spread over the tracks, or on another one than before, is recognised by its sound. The course of a
-    recording is the likeliest path (Viterbi) through the ways to give the tracks to the voices.
+    A voice that is spread over the tracks, or on another one than before, is recognised by its sound. Where the whole
+    recording sounds alike there is one person, on the track of most energy. Otherwise the course of a recording is the likeliest path (Viterbi) through the ways to give the tracks to the voices.
 
     Arguments
     ---------
