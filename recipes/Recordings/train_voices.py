@@ -92,8 +92,8 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=WEIGHTS, help="default: the file of the package")
     options = parser.parse_args()
     with one_line_errors("train_voices.py"):
-        if options.scenes < FEWEST or options.steps < FEWEST_STEPS:
-            raise UserError(f"give at least {FEWEST} --scenes and {FEWEST_STEPS} --steps")
+        if options.scenes < FEWEST or options.steps < FEWEST_STEPS or options.separated < 0:
+            raise UserError(f"give at least {FEWEST} --scenes, {FEWEST_STEPS} --steps and 0 --separated")
         network = train(make_pool(options), options.steps)
         options.output.parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(options.output) as temporary, open(temporary, "wb") as file:

@@ -12,24 +12,28 @@ from unified_sess.utils.errors import UserError
 
 
 class TwoOutputs(Separator):
-    """Gives the mixture, and the mixture 30 dB lower."""
+    """Gives the mixture up to its last half second, and all of it 20 dB lower."""
 
-    def __init__(self):
-        self.sample_rate, self.num_spks = 8000, 2
+    def __init__(self, last=4000):
+        self.sample_rate, self.num_spks, self.last = 8000, 2, last
 
     def separate_batch(self, mixtures):
-        return torch.stack((mixtures * 10 ** (-30 / 20), mixtures), dim=2)
+        loud = mixtures.clone()
+        loud[:, mixtures.shape[1] - self.last :] = 0
+        return torch.stack((mixtures * 10 ** (-20 / 20), loud), dim=2)
 
 
 def test_levels_are_relative_to_the_mixture_and_people_are_counted():
-    speech = torch.randn(8000)
+    speech = torch.randn(16000).sign()
     scenes = [
         {"mixture": speech, "sources": torch.stack((speech, 0 * speech), dim=1)},
         {"mixture": speech, "sources": torch.stack((speech, 0.1 * speech), dim=1)},
     ]
     levels, people = measure_outputs(TwoOutputs(), scenes)
-    np.testing.assert_allclose(levels, [[0, -30]] * 2, atol=1e-3)
+    np.testing.assert_allclose(levels, [[0, -20]] * 2, atol=1e-3)
     assert people.tolist() == [1, 2]
+    levels, _ = measure_outputs(TwoOutputs(last=0), scenes[:1])
+    np.testing.assert_allclose(levels, [[0, -np.inf]], atol=1e-3)  # an echo is nobody at any threshold
 
 
 def test_the_threshold_lies_between_voices_and_silence_whatever_their_order():

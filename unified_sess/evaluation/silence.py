@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from unified_sess.inference.activity import frame_powers, loudest_second
+from unified_sess.inference.activity import echoes, frame_powers, loudest_second
 from unified_sess.inference.separating import Separator
 from unified_sess.losses import SILENCE_DB
 from unified_sess.utils.errors import UserError
@@ -29,7 +29,8 @@ def measure_outputs(model: Separator, items: Iterable[dict]) -> tuple[np.ndarray
     Returns
     -------
     levels : numpy.ndarray
-        `[scenes, outputs]`: loudest second in dB relative to that of the mixture, from loud to quiet.
+        `[scenes, outputs]`: loudest second in dB relative to that of the mixture, from loud to quiet; -inf of echoes,
+        which are left out at any threshold.
     people : numpy.ndarray
         `[scenes]`.
     """
@@ -37,8 +38,10 @@ def measure_outputs(model: Separator, items: Iterable[dict]) -> tuple[np.ndarray
     for item in items:
         mixture, sources = torch.as_tensor(item["mixture"]), torch.as_tensor(item["sources"])
         outputs = model.separate_batch(mixture[None])[0].cpu().numpy()
-        loudest = loudest_second(frame_powers(np.column_stack((outputs, mixture.numpy())), model.sample_rate))
-        levels.append(np.sort(10 * np.log10(np.maximum(loudest[:-1], 1e-20) / max(loudest[-1], 1e-20)))[::-1])
+        powers = frame_powers(np.column_stack((outputs, mixture.numpy())), model.sample_rate)
+        loudest = loudest_second(powers)
+        found = 10 * np.log10(np.maximum(loudest[:-1], 1e-20) / max(loudest[-1], 1e-20))
+        levels.append(np.sort(np.where(echoes(powers[:, :-1]), -np.inf, found))[::-1])
         speak = sources.square().sum(0) > 10 ** (SILENCE_DB / 10) * mixture.square().sum()
         people.append(int(speak.sum()))
     return np.array(levels), np.array(people)

@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 
-from unified_sess.inference.activity import ECHO_LEVEL, moving_mean
+from unified_sess.inference.activity import moving_mean, quiet_without_turns
 from unified_sess.inference.tracker import best_order
 from unified_sess.inference.voices.clusters import find_voices
 from unified_sess.inference.voices.encoder import SPAN, UNIT
@@ -57,8 +57,11 @@ def owners(evidence: Evidence) -> np.ndarray:
     used = np.where(counts > HEARD, np.square(counts), 0)[:, some].ravel()
     heard = evidence.embeddings[:, some].reshape(len(used), -1)
     main = evidence.powers[:-1].sum(1).argmax()
-    echoes = _only_echoes(evidence.powers[:-1], counts[-1] > 0.5, main)
-    if _agreement(heard, used, seconds) > (ONE_VOICE_AND_ECHOES if echoes else ONE_VOICE):
+    powers = evidence.powers[:-1].T
+    levels = moving_mean(powers, SMOOTHING).max(0)
+    echoes = quiet_without_turns(levels, powers, counts[-1] > 0.5, SHORTEST_TURN / UNIT)
+    only_echoes = np.delete(echoes, main).all()
+    if _agreement(heard, used, seconds) > (ONE_VOICE_AND_ECHOES if only_echoes else ONE_VOICE):
         return np.full_like(stay, main)
     voices = find_voices(heard, used, 2, same=1.0)
     if tracks > 2:
@@ -90,15 +93,6 @@ def _agreement(embeddings, weights, seconds):
     spans = max(seconds / (SPAN * UNIT), 2.0)
     square = np.square(weights @ embeddings.astype(np.float32) / max(weights.sum(), 1e-12)).sum()
     return np.sqrt(max((spans * square - 1) / (spans - 1), 0.0))
-
-
-def _only_echoes(powers, speech, main):
-    """Whether all tracks but the main one are quiet and have no turn, of powers `[tracks, units]`."""
-    loudest = moving_mean(powers.T, SMOOTHING).max(0)
-    others = np.delete(loudest, main).max(initial=0)
-    edges = np.flatnonzero(np.diff(((powers.argmax(0) != main) & speech).astype(int), prepend=0, append=0))
-    longest_turn = np.diff(edges.reshape(-1, 2)).max(initial=0) * UNIT
-    return others < loudest[main] * 10 ** (ECHO_LEVEL / 10) and longest_turn < SHORTEST_TURN
 
 
 def _step(decibels):
