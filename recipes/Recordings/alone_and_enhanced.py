@@ -26,6 +26,8 @@ from unified_sess.evaluation.signals import Signals
 from unified_sess.evaluation.statistics import mean_interval
 from unified_sess.inference import UnifiedSeparation
 from unified_sess.inference.activity import active_tracks, frame_powers
+from unified_sess.inference.voices.placing import placed
+from unified_sess.inference.voices.turns import MOST_TRACKS
 from unified_sess.losses import si_snr
 from unified_sess.network import UnifiedNetwork
 from unified_sess.utils.errors import UserError, one_line_errors
@@ -77,11 +79,14 @@ def enhanced(run: Run, item: dict, rate: int, snr: float) -> dict:
 def alone(run: Run, item: dict, rate: int, threshold: float | None) -> tuple[float, int]:
     """Where the first person talks in the noise: dB of the second loudest output below the loudest; people found.
 
-    `threshold` is the model's `silence_threshold`.
+    The levels are those of the network's outputs, the people those of whom `separate` writes tracks. `threshold` is the
+    model's `silence_threshold`.
     """
     mixture = item["sources"][:, 0] + item["mixture"] - item["clean"]
     tracks = run(mixture)[0]
     levels = np.sort(10 * np.log10(np.square(tracks).sum(0) + 1e-12))
+    if threshold is not None and tracks.shape[1] <= MOST_TRACKS:
+        tracks = placed(tracks, rate)
     active = active_tracks(frame_powers(tracks, rate), frame_powers(mixture[:, None], rate)[:, 0], threshold)
     return float(levels[-1] - levels[-2]), int(active.sum())
 

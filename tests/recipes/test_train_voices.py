@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from tests.data.folders import make_folders
+from unified_sess.inference.voices.network import StretchNetwork
 
 PEOPLE = 96
 
@@ -120,7 +121,7 @@ def test_it_learns_to_tell_tones_apart(recipe, pieces, pool):
     torch.manual_seed(0)
     network = recipe.train(pool, steps=60)
     listener = pieces.VoiceEncoder(pieces.RATE)
-    listener.weights = {name: value.astype(np.float32) for name, value in network.arrays().items()}
+    listener.network = StretchNetwork(network.arrays())
     signals = 0.03 * tones(6.0)[::8].astype(np.float32)
     found = listener(signals)[:, 3:20]  # [people, units, size]
     own = (found[:, :8].mean(1) * found[:, 9:].mean(1)).sum(1)

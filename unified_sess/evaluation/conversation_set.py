@@ -24,7 +24,7 @@ from unified_sess.evaluation.rates import resampled
 from unified_sess.evaluation.report import write_report
 from unified_sess.evaluation.results import Results
 from unified_sess.evaluation.tables import result_tables
-from unified_sess.inference.voices.encoder import weights_digest
+from unified_sess.inference.voices.evidence import weights_digest
 from unified_sess.utils.audio import read_audio
 from unified_sess.utils.errors import UserError, writable_folder
 

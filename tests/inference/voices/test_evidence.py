@@ -18,14 +18,15 @@ def test_pieces_give_the_same_as_the_whole(seconds):
         found.append(listener.finish())
     np.testing.assert_allclose(found[0].embeddings, found[1].embeddings, atol=1e-5)
     np.testing.assert_allclose(found[0].powers, found[1].powers)
-    assert found[0].powers.shape == (3, -(-len(tracks) // 2048))
+    np.testing.assert_allclose(found[0].stretches, found[1].stretches, rtol=1e-4, atol=1e-4)
+    assert found[0].powers.shape == (3, -(-len(tracks) // 2048)) and len(found[0].stretches)
 
 
 def test_chunks_leave_no_seam():
     random = np.random.default_rng(0)
-    unit = Listener(1, 8000).encoder.unit
-    tracks = np.tile(random.standard_normal((unit * 10, 1)), (CHUNK // 5, 1)).astype(np.float32) * 0.1
-    listener = Listener(1, 8000)
+    unit = Listener(2, 8000).encoder.unit
+    tracks = np.tile(random.standard_normal((unit * 10, 2)), (CHUNK // 5, 1)).astype(np.float32) * 0.1
+    listener = Listener(2, 8000)
     listener.add(tracks)
     found = listener.finish().embeddings[0]
     np.testing.assert_allclose(found[CHUNK - 6 : CHUNK + 4], found[CHUNK - 16 : CHUNK - 6], atol=1e-3)
@@ -40,4 +41,5 @@ def test_silence_is_no_evidence():
 
 def test_nothing_at_all():
     listener = Listener(2, 8000)
-    assert listener.finish().powers.shape == (3, 0)
+    found = listener.finish()
+    assert found.powers.shape == (3, 0) and found.stretches.shape == (0, 2)

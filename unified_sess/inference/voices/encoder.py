@@ -4,12 +4,12 @@ In NumPy, so that it runs beside torch and without it; `nnet.voice_encoder` has 
 """
 
 import functools
-import hashlib
 from pathlib import Path
 
 import numpy as np
 
 from unified_sess.inference.cepstrum import frames_of, triangles
+from unified_sess.inference.voices.network import StretchNetwork
 
 WEIGHTS = Path(__file__).parents[2] / "models" / "voices" / "voices.npz"
 HOP = 0.016  # s from frame to frame; a frame has twice that
@@ -45,8 +45,8 @@ class VoiceEncoder:
         frequencies = np.fft.rfftfreq(self.frame, 1 / sample_rate)
         self.used = int(np.searchsorted(frequencies, HIGHEST, "right"))
         self.bands = triangles(frequencies[: self.used], HIGHEST, BANDS) * (256 / self.frame) ** 2  # as at 8 kHz
-        self.weights = _weights()
-        self.size = len(self.weights["linear.bias"])  # of an embedding
+        self.network = _network()
+        self.size = self.network.size  # of an embedding
 
     def __call__(self, signals: np.ndarray) -> np.ndarray:
         """Embeddings of length 1, `[signals, units, size]`, of signals `[signals, time]`; speech wants an RMS near 0.02.
@@ -55,7 +55,14 @@ class VoiceEncoder:
         """
         units = signals.shape[1] // self.unit
         padded = np.pad(signals[:, : units * self.unit], ((0, 0), (0, self.hop)))
-        return self._pooled(*self._frames(self.spectrum(padded)))
+        return self.embeddings(self.spectrum(padded))
+
+    def embeddings(self, power: np.ndarray) -> np.ndarray:
+        """The same, of `spectrum`'s powers in the bands `[signals, frames, bands]`."""
+        features, share = self.network.frames(network_input(power))
+        share = share * (power.sum(2, keepdims=True) > AUDIBLE)
+        x, nothing = self.network.told(features, share, _over_span)
+        return np.where(nothing, 0, x / np.maximum(np.linalg.norm(x, axis=2, keepdims=True), 1e-9)).astype(np.float32)
 
     def spectrum(self, signals: np.ndarray) -> np.ndarray:
         """Power in the bands, `[signals, frames, bands]`, of signals `[signals, time]` of at least a frame."""
@@ -66,30 +73,6 @@ class VoiceEncoder:
             axis=1,
         )  # fmt: skip
 
-    def _frames(self, power):
-        """Features of frames `[signals, frames, features]` and how much each counts, `[signals, frames, 1]`."""
-        w = self.weights
-        audible = power.sum(2, keepdims=True) > AUDIBLE
-        x = network_input(power)
-        x = np.maximum(_convolved(x, w["first.weight"], w["first.bias"]), 0) * w["first.scale"] + w["first.shift"]
-        for k in range(int(w["blocks"])):
-            y = np.maximum(_convolved(x, w[f"{k}.weight"], w[f"{k}.bias"], int(w[f"{k}.dilation"])), 0)
-            x = x + y * w[f"{k}.scale"] + w[f"{k}.shift"]
-        x = np.maximum(x @ w["last.weight"] + w["last.bias"], 0)
-        score = x @ w["attention.weight"] + w["attention.bias"]
-        return x, np.exp(np.clip(score, -10, 10)) * audible
-
-    def _pooled(self, features, share):
-        """Embeddings from weighted means and deviations over `SPAN` units."""
-        total, mean, square = (_over_span(part) for part in (share, share * features, share * features * features))
-        nothing = total <= 0
-        total = np.where(nothing, 1, total)
-        mean, square = mean / total, square / total
-        deviation = np.sqrt(np.maximum(square - mean * mean, 1e-6))
-        w = self.weights
-        x = np.concatenate((mean, deviation), axis=2) @ w["linear.weight"] + w["linear.bias"]
-        return np.where(nothing, 0, x / np.maximum(np.linalg.norm(x, axis=2, keepdims=True), 1e-9)).astype(np.float32)
-
 
 def network_input(power: np.ndarray) -> np.ndarray:
     """Powers of bands in dB, brought near -1 to 1."""
@@ -97,23 +80,9 @@ def network_input(power: np.ndarray) -> np.ndarray:
 
 
 @functools.cache
-def weights_digest() -> str:
-    """32 hexadecimal digits that change with the weights."""
-    return hashlib.sha256(WEIGHTS.read_bytes()).hexdigest()[:32]
-
-
-@functools.cache
-def _weights() -> dict[str, np.ndarray]:
+def _network() -> StretchNetwork:
     with np.load(WEIGHTS) as file:
-        return {name: value.astype(np.float32) for name, value in file.items()}
-
-
-def _convolved(x, weight, bias, dilation=1):
-    """`x` `[signals, frames, inputs]` with filters `[taps, inputs, outputs]`, as long as it was."""
-    taps, frames = len(weight), x.shape[1]
-    edge = (taps // 2) * dilation
-    padded = np.pad(x, ((0, 0), (edge, edge), (0, 0)))
-    return sum(padded[:, k * dilation : k * dilation + frames] @ weight[k] for k in range(taps)) + bias
+        return StretchNetwork(dict(file))
 
 
 def _over_span(frames):

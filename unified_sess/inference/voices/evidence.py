@@ -1,18 +1,22 @@
 """What a recording's tracks sound like from moment to moment, gathered while they are separated."""
 
+import functools
+import hashlib
 import io
 from typing import NamedTuple
 
 import numpy as np
 
-from unified_sess.inference.voices.encoder import SPAN, SPEECH_RMS, VoiceEncoder
+from unified_sess.inference.voices import counter, encoder
+from unified_sess.inference.voices.counter import stretches, two_people
+from unified_sess.inference.voices.encoder import FRAMES, SPAN, SPEECH_RMS, VoiceEncoder
 
 CHUNK = 120  # units that are heard at once, half a minute
 MARGIN = SPAN // 2 + 1  # units around a chunk that its embeddings hear too
 
 
 class Evidence(NamedTuple):
-    """Per unit of 0.256 s.
+    """Per unit of 0.256 s, and per stretch of some 5 s.
 
     embeddings : numpy.ndarray
         `[signals, units, size]`, float16: of each track, and of their sum as the last signal.
@@ -20,11 +24,14 @@ class Evidence(NamedTuple):
         Mean squares `[signals, units]` of the same.
     unit : int
         Samples in a unit.
+    stretches : numpy.ndarray
+        `[stretches, 2]`: how much each sounds like two people, see `counter.two_people`, and its mean square.
     """
 
     embeddings: np.ndarray
     powers: np.ndarray
     unit: int
+    stretches: np.ndarray
 
 
 class Listener:
@@ -48,7 +55,7 @@ class Listener:
         self.encoder = VoiceEncoder(sample_rate)
         self.loudest = 0.0
         # In one piece of memory each: many small ones would hold back what is freed between them.
-        self.embeddings, self.powers = io.BytesIO(), io.BytesIO()
+        self.embeddings, self.powers, self.stretches = io.BytesIO(), io.BytesIO(), io.BytesIO()
         before = np.zeros((tracks + 1, MARGIN * self.encoder.unit), np.float32)
         self.waiting = [before]  # what is not heard yet, behind the margin of what was heard
 
@@ -70,7 +77,8 @@ class Listener:
         self._hear(np.pad(signals, ((0, 0), (0, missing))), count)
         powers = np.frombuffer(self.powers.getbuffer(), np.float64).reshape(-1, len(signals))
         embeddings = np.frombuffer(self.embeddings.getbuffer(), np.float16).reshape(*powers.shape, self.encoder.size)
-        return Evidence(embeddings.swapaxes(0, 1), powers.T, unit)
+        stretches = np.frombuffer(self.stretches.getbuffer(), np.float64).reshape(-1, 2)
+        return Evidence(embeddings.swapaxes(0, 1), powers.T, unit, stretches)
 
     def _hear(self, signals, count):
         """Evidence of the `count` units between the margins of signals `[signals, time]`."""
@@ -80,5 +88,15 @@ class Listener:
             self.loudest = max(self.loudest, float(np.percentile(powers[-1], 95)))
         scale = SPEECH_RMS / np.sqrt(self.loudest) if self.loudest > 0 else 0.0
         self.powers.write(np.ascontiguousarray(powers.T).data)
-        found = self.encoder(signals * np.float32(scale))[:, inside].swapaxes(0, 1)
+        spectrum = self.encoder.spectrum(np.pad(signals * np.float32(scale), ((0, 0), (0, self.encoder.hop))))
+        found = self.encoder.embeddings(spectrum)[:, inside].swapaxes(0, 1)
         self.embeddings.write(np.ascontiguousarray(found, np.float16).data)
+        heard = spectrum[:, MARGIN * FRAMES : (MARGIN + count) * FRAMES]
+        loudness = [powers[-1, first:last].mean() for first, last in stretches(count)]
+        self.stretches.write(np.stack((two_people(heard), loudness), axis=1).astype(np.float64).data)
+
+
+@functools.cache
+def weights_digest() -> str:
+    """32 hexadecimal digits that change with the weights that evidence rests on."""
+    return hashlib.sha256(b"".join(path.read_bytes() for path in (encoder.WEIGHTS, counter.WEIGHTS))).hexdigest()[:32]

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from unified_sess.inference.voices.evidence import Evidence
+from unified_sess.inference.voices.evidence import Evidence, Listener
 from unified_sess.inference.voices.turns import owners
 
 FADE = 0.05  # s over which a track passes to another voice
@@ -45,3 +45,16 @@ class Placing:
                     gain = np.interp(time, self.knots[near], gains).astype(np.float32)
                     placed[:, track] += gain * block[:, source]
         return placed
+
+
+def placed(tracks: np.ndarray, sample_rate: int) -> np.ndarray:
+    """Tracks `[time, tracks]` of a whole recording with every voice on its track, as `separate` writes them.
+
+    Example
+    -------
+    >>> placed(np.random.default_rng(0).standard_normal((16000, 2)).astype(np.float32), 8000).shape
+    (16000, 2)
+    """
+    listener = Listener(tracks.shape[1], sample_rate)
+    listener.add(tracks)
+    return Placing(listener.finish(), sample_rate)(tracks)

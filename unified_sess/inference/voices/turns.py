@@ -4,24 +4,25 @@ import itertools
 
 import numpy as np
 
-from unified_sess.inference.activity import moving_mean, quiet_without_turns
+from unified_sess.inference.activity import moving_mean
 from unified_sess.inference.tracker import best_order
 from unified_sess.inference.voices.clusters import find_voices
 from unified_sess.inference.voices.encoder import SPAN, UNIT
 from unified_sess.inference.voices.evidence import Evidence
 
 MOST_TRACKS = 3  # of more the ways to give tracks to voices become too many
-SHORTEST = 6.0  # s of speech, under which voices are not known well enough
+SHORTEST = 6.0  # s of speech, under which voices are not known well enough to tell whose turn it is
+FEWEST = 2.0  # s of speech, under which one person is not told from two
 SMOOTHING = 5  # units over which levels are averaged
 QUIET = -20.0  # dB under the loud moments of the recording, where speech begins to count
 LEAK = -12.0  # dB under the loudest track of a moment, where a track begins to count: what is quieter is its echo
 SOFTNESS = 3.0  # dB over which a track comes to count
 MOST_UNITS = 4000  # of a recording, evenly spread, from which its voices are learnt: memory stays bounded
 HEARD = 0.3  # weight that an embedding needs to tell voices apart
-# Agreement of all embeddings from which they are of one voice; and the same where all tracks but one seem to be echoes:
-# `ECHO_LEVEL` below it and never the loudest for `SHORTEST_TURN`. Two people on one track are worse than one on two.
-ONE_VOICE, ONE_VOICE_AND_ECHOES = 0.63, 0.45
-SHORTEST_TURN = 0.6  # s
+# One person: how much stretches of tracks sound like two (logits), less `AGREEING` times the agreement of all embeddings,
+# is at most so much with so many s of speech, and between them by their logarithm: the longer, the surer it has to be.
+AGREEING, ONE_PERSON, SPEECH = 8.0, (-4.0, -7.2), (4.0, 32.0)
+LOUD = -30.0  # dB under the loudest stretch, where a stretch counts
 ALIKE = 0.45  # cosine of two of three directions from which they are one voice
 WHOLE = 1.0  # what the sum of the tracks says, relative to a track, where all of it is one voice
 MIXED = 0.15  # how well the sum fits a voice where it holds another one too
@@ -33,7 +34,9 @@ def owners(evidence: Evidence) -> np.ndarray:
     """Whose voice is on each track, `[units, tracks]`: numbers of voices from 0; all tracks of a person alone are his.
 
     A voice that is spread over the tracks, or on another one than before, is recognised by its sound. Where the whole
-    recording sounds alike there is one person, on the track of most energy. Otherwise the course of a recording is the likeliest path (Viterbi) through the ways to give the tracks to the voices.
+    recording sounds alike, and its tracks as parts of one voice, there is one person, on the track of most energy.
+    Otherwise the course of a recording is the likeliest path (Viterbi) through the ways to give the tracks to the voices,
+    if it is long enough to know them.
 
     Arguments
     ---------
@@ -51,18 +54,17 @@ def owners(evidence: Evidence) -> np.ndarray:
         return stay
     counts = _weights(evidence.powers)
     seconds = counts[-1].sum() * UNIT
-    if seconds < SHORTEST:
+    if seconds < FEWEST:
         return stay
     some = slice(None, None, -(-counts.shape[1] // MOST_UNITS))
     used = np.where(counts > HEARD, np.square(counts), 0)[:, some].ravel()
     heard = evidence.embeddings[:, some].reshape(len(used), -1)
     main = evidence.powers[:-1].sum(1).argmax()
-    powers = evidence.powers[:-1].T
-    levels = moving_mean(powers, SMOOTHING).max(0)
-    echoes = quiet_without_turns(levels, powers, counts[-1] > 0.5, SHORTEST_TURN / UNIT)
-    only_echoes = np.delete(echoes, main).all()
-    if _agreement(heard, used, seconds) > (ONE_VOICE_AND_ECHOES if only_echoes else ONE_VOICE):
+    two = _two_people(evidence.stretches) - AGREEING * _agreement(heard, used, seconds)
+    if two < np.interp(np.log(seconds), np.log(SPEECH), ONE_PERSON):
         return np.full_like(stay, main)
+    if seconds < SHORTEST:
+        return stay
     voices = find_voices(heard, used, 2, same=1.0)
     if tracks > 2:
         voices = max(voices, find_voices(heard, used, tracks, ALIKE), key=len)
@@ -83,6 +85,12 @@ def _weights(powers):
     speech = _step(level - np.percentile(level[-1], 95) - QUIET)
     speech[:-1] *= _step(level[:-1] - level[:-1].max(0) - LEAK)
     return speech
+
+
+def _two_people(stretches):
+    """Mean of what the loud stretches `[stretches, 2]` sound like."""
+    logits, powers = stretches.T
+    return logits[powers >= powers.max() * 10 ** (LOUD / 10)].mean()
 
 
 def _agreement(embeddings, weights, seconds):

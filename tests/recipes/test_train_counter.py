@@ -1,0 +1,98 @@
+"""The recipe of the network that tells one person from two."""
+
+import runpy
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from tests.data.folders import make_folders
+from tests.inference.stub import GainModel
+
+PIECES = 40
+
+
+@pytest.fixture(scope="module")
+def recipe(repository):
+    return SimpleNamespace(**runpy.run_path(str(repository / "recipes" / "Recordings" / "train_counter.py")))
+
+
+@pytest.fixture(scope="module")
+def pieces(recipe):
+    """Of every second piece both tracks have one noise: one person; of the others each has its own: two."""
+    random = np.random.default_rng(0)
+    noise = 20 * random.standard_normal((PIECES, 2, 368, 32))
+    noise[::2, 1] = noise[::2, 0] - 6
+    both = 10 * np.log10((10 ** (noise / 10)).sum(1, keepdims=True))
+    levels = np.zeros((PIECES, 2, 23))
+    levels[::2, 1] = -120
+    return recipe.Pieces(np.concatenate((noise, both), axis=1).astype(np.float16), levels.astype(np.float16))
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "expected"),
+    [
+        ([0] * 8, [-120] * 8, 1),
+        ([0] * 8, [0, -10] + [-120] * 6, 2),
+        ([0] * 8, [-10] + [-120] * 7, None),  # a quarter of a second of somebody
+        ([0] * 8, [-28] * 8, None),  # too quiet to be sure
+        ([0, 0] + [-120] * 6, [-120] * 8, None),  # too little of anybody
+    ],
+)
+def test_people_are_counted_where_it_is_certain(recipe, first, second, expected):
+    assert recipe.people(np.array([first, second], float)) == expected
+
+
+def test_a_draw_is_half_one_person_and_half_two(recipe, pieces):
+    spectrum, two = recipe.draw(pieces, np.random.default_rng(0))
+    assert spectrum.shape[0] == recipe.BATCH and spectrum.shape[2] == 96 and spectrum.shape[1] % 16 == 0
+    assert two.mean() == 0.5 and spectrum.dtype == np.float32
+    apart = spectrum[..., 64:].std((1, 2))  # how much the levels of the tracks differ from band to band
+    assert apart[two == 0].max() < apart[two == 1].min()
+
+
+def test_it_learns_what_tells_one_from_two(recipe, pieces):
+    network = recipe.train(pieces, steps=25)
+    spectrum, two = recipe.draw(pieces, np.random.default_rng(7))
+    with torch.no_grad():
+        logits = network(torch.from_numpy(spectrum).transpose(1, 2))[:, 0].numpy()
+    assert logits[two == 1].mean() > logits[two == 0].mean() + 2
+
+
+def run(repository, arguments, monkeypatch):
+    script = repository / "recipes" / "Recordings" / "train_counter.py"
+    monkeypatch.setattr(sys, "argv", [str(script), *map(str, arguments)])
+    runpy.run_path(str(script), run_name="__main__")
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    return make_folders(tmp_path_factory.mktemp("train"), speakers=4, utterances=2, seconds=8, noises=2)
+
+
+@pytest.mark.slow
+def test_from_folders_to_weights(repository, folders, tmp_path, monkeypatch):
+    speech, noise = folders
+    output = tmp_path / "counter.npz"
+    arguments = ["--speech", speech, "--noise", noise / "tr", "--cache", tmp_path / "cache", "--output", output]
+    run(repository, [*arguments, "--scenes", 50, "--steps", 20], monkeypatch)
+    with np.load(output) as file:
+        assert file["linear.bias"].shape == (1,) and all(np.isfinite(file[name]).all() for name in file)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [(["--scenes", 3], "at least 50 --scenes"), (["--steps", 1], "20 --steps"), ([], "has 3 outputs")],
+)
+def test_what_cannot_be_learnt_from_is_one_line(repository, tmp_path, monkeypatch, capsys, options, said):
+    from unified_sess.inference.separating import Separator
+
+    monkeypatch.setattr(Separator, "load", lambda source: GainModel(0.4, 0.3, 0.3))
+    arguments = ["--speech", tmp_path, "--noise", tmp_path, "--cache", tmp_path, "--output", tmp_path / "counter.npz"]
+    with pytest.raises(SystemExit) as stop:
+        run(repository, [*arguments, *options], monkeypatch)
+    assert stop.value.code != 0 and not (tmp_path / "counter.npz").exists()
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1
