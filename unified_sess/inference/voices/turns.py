@@ -21,7 +21,7 @@ MOST_UNITS = 4000  # of a recording, evenly spread, from which its voices are le
 HEARD = 0.3  # weight that an embedding needs to tell voices apart
 # One person: how much stretches of tracks sound like two (logits), less `AGREEING` times the agreement of all embeddings,
 # is at most so much with so many s of speech, and between them by their logarithm: the longer, the surer it has to be.
-AGREEING, ONE_PERSON, SPEECH = 8.0, (-4.0, -7.2), (4.0, 32.0)
+AGREEING, ONE_PERSON, SPEECH = 14.0, (-6.4, -12.4), (4.0, 64.0)
 LOUD = -30.0  # dB under the loudest stretch, where a stretch counts
 ALIKE = 0.45  # cosine of two of three directions from which they are one voice
 WHOLE = 1.0  # what the sum of the tracks says, relative to a track, where all of it is one voice
