@@ -167,11 +167,33 @@ def active_tracks(
 
 def echoes(powers: np.ndarray) -> np.ndarray:
     """Which tracks are echoes, see `active_tracks`: bool `[tracks]`, of powers `[frames, tracks]`."""
-    levels, smooth = loudest_second(powers), moving_mean(powers, round(SHORTEST_TURN / FRAME))
+    smooth = moving_mean(powers, round(SHORTEST_TURN / FRAME))
     speech = smooth.sum(1) > smooth.sum(1).max() * _ratio(SPEECH_THRESHOLD)
-    loudest = smooth.argmax(1)
+    return quiet_without_turns(loudest_second(powers), smooth, speech, SHORTEST_TURN / FRAME)
+
+
+def quiet_without_turns(levels: np.ndarray, powers: np.ndarray, speech: np.ndarray, shortest: float) -> np.ndarray:
+    """Which tracks lie `ECHO_LEVEL` under the loudest one and are never the loudest in speech for so many frames on end.
+
+    Arguments
+    ---------
+    levels : numpy.ndarray
+        Power of each track where it is loudest, `[tracks]`.
+    powers : numpy.ndarray
+        `[frames, tracks]`, of frames of any length.
+    speech : numpy.ndarray
+        Frames in which anybody speaks, bool `[frames]`.
+    shortest : float
+        Frames that make a turn.
+
+    Returns
+    -------
+    numpy.ndarray
+        bool `[tracks]`.
+    """
+    loudest = powers.argmax(1)
     turns = [np.diff(_runs(speech & (loudest == track))).max(initial=0) for track in range(powers.shape[1])]
-    return (levels < levels.max() * _ratio(ECHO_LEVEL)) & (np.array(turns) < SHORTEST_TURN / FRAME)
+    return (levels < levels.max() * _ratio(ECHO_LEVEL)) & (np.array(turns) < shortest)
 
 
 def loudest_second(powers: np.ndarray) -> np.ndarray:

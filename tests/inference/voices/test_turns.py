@@ -77,6 +77,14 @@ def test_one_person_is_told_by_voices_that_agree_and_tracks_that_belong_together
         assert middles(found)[:3] == [[(0, 0)], [(1, 1)], [(0, 1)]]
 
 
+@pytest.mark.parametrize("turn, expected", [(1.1 * LOUD, 2), (0.1 * LOUD, 1)])
+def test_of_tracks_that_seem_echoes_a_little_agreement_is_one_person(turn, expected):
+    recording = evidence(4 * [[(0, LOUD), (1, 0.1 * LOUD)], [(0, LOUD), (1, turn)]])
+    near = recording.embeddings + 0.1 * (PEOPLE[0] + PEOPLE[1])
+    found = owners(recording._replace(embeddings=near / np.linalg.norm(near, axis=2, keepdims=True)))
+    assert len(np.unique(found)) == expected
+
+
 def test_a_stretch_of_noise_says_nothing_about_people():
     recording = evidence(3 * [[(0, LOUD), (0, LOUD)]], spread=1.0, two=ONE)
     stretches = np.concatenate((recording.stretches, [[9.0, NOISE]]))

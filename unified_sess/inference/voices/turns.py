@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 
-from unified_sess.inference.activity import moving_mean
+from unified_sess.inference.activity import moving_mean, quiet_without_turns
 from unified_sess.inference.tracker import best_order
 from unified_sess.inference.voices.clusters import find_voices
 from unified_sess.inference.voices.encoder import SPAN, UNIT
@@ -21,7 +21,10 @@ MOST_UNITS = 4000  # of a recording, evenly spread, from which its voices are le
 HEARD = 0.3  # weight that an embedding needs to tell voices apart
 # One person: how much stretches of tracks sound like two (logits), less `AGREEING` times the agreement of all embeddings,
 # is at most so much with so many s of speech, and between them by their logarithm: the longer, the surer it has to be.
+# Or all tracks but one seem to be echoes, `ECHO_LEVEL` below it and never the loudest for `SHORTEST_TURN`, of voices that
+# agree at least by `ECHOING`. Two people on one track are worse than one on two.
 AGREEING, ONE_PERSON, SPEECH = 14.0, (-6.4, -12.4), (4.0, 64.0)
+ECHOING, SHORTEST_TURN = 0.45, 0.6  # s
 LOUD = -30.0  # dB under the loudest stretch, where a stretch counts
 ALIKE = 0.45  # cosine of two of three directions from which they are one voice
 WHOLE = 1.0  # what the sum of the tracks says, relative to a track, where all of it is one voice
@@ -60,8 +63,10 @@ def owners(evidence: Evidence) -> np.ndarray:
     used = np.where(counts > HEARD, np.square(counts), 0)[:, some].ravel()
     heard = evidence.embeddings[:, some].reshape(len(used), -1)
     main = evidence.powers[:-1].sum(1).argmax()
-    two = _two_people(evidence.stretches) - AGREEING * _agreement(heard, used, seconds)
-    if two < np.interp(np.log(seconds), np.log(SPEECH), ONE_PERSON):
+    agreement = _agreement(heard, used, seconds)
+    two = _two_people(evidence.stretches) - AGREEING * agreement
+    one = two < np.interp(np.log(seconds), np.log(SPEECH), ONE_PERSON)
+    if one or seconds >= SHORTEST and agreement > ECHOING and _only_echoes(evidence.powers[:-1].T, counts[-1], main):
         return np.full_like(stay, main)
     if seconds < SHORTEST:
         return stay
@@ -85,6 +90,12 @@ def _weights(powers):
     speech = _step(level - np.percentile(level[-1], 95) - QUIET)
     speech[:-1] *= _step(level[:-1] - level[:-1].max(0) - LEAK)
     return speech
+
+
+def _only_echoes(powers, speech, main):
+    """Whether all tracks but `main` are echoes, of powers `[units, tracks]` and how much there is speech, `[units]`."""
+    levels = moving_mean(powers, SMOOTHING).max(0)
+    return np.delete(quiet_without_turns(levels, powers, speech > 0.5, SHORTEST_TURN / UNIT), main).all()
 
 
 def _two_people(stretches):
