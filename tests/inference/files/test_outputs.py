@@ -108,14 +108,14 @@ def test_nobody_is_one_line_and_no_failure(tmp_path, capsys):
 def test_the_threshold_is_the_models(tmp_path):
     record(tmp_path / "a.wav")
     for threshold, people in ((-10.0, 1), (-30.0, 2), (None, 2)):
-        _, summary = separated(tmp_path, GainModel(0.6, 0.3, threshold=threshold), overwrite=True)
+        _, summary = separated(tmp_path, GainModel(0.6, 0.3, threshold=threshold), overwrite=True, fixed_order=True)
         assert summary["people"] == people
 
 
 def test_a_model_that_has_learnt_the_level_keeps_it(tmp_path):
     """A least-squares fit would bring what is left of silence to the level of the mixture."""
     signal = record(tmp_path / "a.wav")[:, 0]
-    sounds, _ = separated(tmp_path, GainModel(0.3, 0.05, threshold=-40.0), subtype="FLOAT")
+    sounds, _ = separated(tmp_path, GainModel(0.3, 0.05, threshold=-40.0), subtype="FLOAT", fixed_order=True)
     np.testing.assert_allclose(sounds["s1"], 0.3 * signal, atol=1e-6)
     fitted, _ = separated(tmp_path, GainModel(0.3, 0.05), subtype="FLOAT", overwrite=True)
     np.testing.assert_allclose(fitted["s1"] + fitted["s2"], signal, atol=1e-4)

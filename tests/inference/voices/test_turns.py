@@ -77,6 +77,12 @@ def test_one_person_is_told_by_voices_that_agree_and_tracks_that_belong_together
         assert middles(found)[:3] == [[(0, 0)], [(1, 1)], [(0, 1)]]
 
 
+def test_of_several_people_nobody_is_alone():
+    alike = evidence(3 * [[(0, LOUD), (0, 0.5 * LOUD)], [(0, LEAK), (0, LOUD)]], spread=1.0, two=ONE)
+    assert len(np.unique(owners(alike))) == 1
+    assert len(np.unique(owners(alike, several=True))) == 2
+
+
 @pytest.mark.parametrize("turn, expected", [(1.1 * LOUD, 2), (0.1 * LOUD, 1)])
 def test_of_tracks_that_seem_echoes_a_little_agreement_is_one_person(turn, expected):
     recording = evidence(4 * [[(0, LOUD), (1, 0.1 * LOUD)], [(0, LOUD), (1, turn)]])

@@ -334,7 +334,10 @@ def separate_recording(
     writable_folder(folder)
     with tempfile.TemporaryFile(dir=output_dir) as file:
         loudness = options.normalize is not None
-        track_options = TrackOptions(options.enhanced, options.noise, loudness, options.fixed_order, options.windows)
+        several = options.num_spks is not None and options.num_spks > 1
+        track_options = TrackOptions(
+            options.enhanced, options.noise, loudness, options.fixed_order, options.windows, several
+        )
         tracks = separate_to_tracks(model, recording, file, rate, track_options, stop, progress, output_dir)
         chosen = tracks.active if options.num_spks is None else tracks.loudest(options.num_spks)
         people = [f"s{k + 1}" for k in range(int(chosen.sum()))]

@@ -35,6 +35,8 @@ class TrackOptions(NamedTuple):
         Trust the network's order of the sources in every window, whatever the voices sound like.
     windows : Windows
         How long recordings are cut.
+    several : bool
+        Two or more people are known to talk: voices never put all on one track.
     """
 
     enhanced: bool = False
@@ -42,6 +44,7 @@ class TrackOptions(NamedTuple):
     loudness: bool = False
     fixed_order: bool = False
     windows: Windows = DEFAULT_WINDOWS
+    several: bool = False
 
 
 class Tracks(NamedTuple):
@@ -173,7 +176,7 @@ class _Way:
                     listener.add(sources[:, : model.num_spks])
         except NotFinite as error:
             raise UserError(f"{self.recording.path}: {error}") from None
-        return None if listener is None else Placing(listener.finish(), model.sample_rate)
+        return None if listener is None else Placing(listener.finish(), model.sample_rate, options.several)
 
     def _mixture(self, progress, mixture):
         """Yields the mixture `[time]` at the model's rate, without its offset; keeps what is needed later."""

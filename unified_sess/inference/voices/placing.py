@@ -17,11 +17,13 @@ class Placing:
         Of the tracks as they come from the network.
     sample_rate : int
         Hz.
+    several : bool
+        Two or more people are known to talk.
     """
 
-    def __init__(self, evidence: Evidence, sample_rate: int) -> None:
+    def __init__(self, evidence: Evidence, sample_rate: int, several: bool = False) -> None:
         tracks = len(evidence.powers) - 1
-        moves = np.eye(tracks, dtype=np.float32)[owners(evidence)]  # [units, from, to]
+        moves = np.eye(tracks, dtype=np.float32)[owners(evidence, several)]  # [units, from, to]
         half, unit = FADE * sample_rate / 2, evidence.unit
         starts = np.arange(len(moves)) * unit
         self.knots = np.stack((starts + half, starts + unit - half), axis=1).ravel()

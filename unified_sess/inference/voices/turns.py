@@ -33,7 +33,7 @@ SURE = 2.0  # evidence of a unit that fits one voice and not the other
 CHANGE = 1.5  # evidence that a change of the course needs
 
 
-def owners(evidence: Evidence) -> np.ndarray:
+def owners(evidence: Evidence, several: bool = False) -> np.ndarray:
     """Whose voice is on each track, `[units, tracks]`: numbers of voices from 0; all tracks of a person alone are his.
 
     A voice that is spread over the tracks, or on another one than before, is recognised by its sound. Where the whole
@@ -45,6 +45,8 @@ def owners(evidence: Evidence) -> np.ndarray:
     ---------
     evidence : Evidence
         Of the whole recording, of at most `MOST_TRACKS` tracks.
+    several : bool
+        Two or more people are known to talk.
 
     Returns
     -------
@@ -57,16 +59,13 @@ def owners(evidence: Evidence) -> np.ndarray:
         return stay
     counts = _weights(evidence.powers)
     seconds = counts[-1].sum() * UNIT
-    if seconds < FEWEST:
+    if seconds < (SHORTEST if several else FEWEST):
         return stay
     some = slice(None, None, -(-counts.shape[1] // MOST_UNITS))
     used = np.where(counts > HEARD, np.square(counts), 0)[:, some].ravel()
     heard = evidence.embeddings[:, some].reshape(len(used), -1)
     main = evidence.powers[:-1].sum(1).argmax()
-    agreement = _agreement(heard, used, seconds)
-    two = _two_people(evidence.stretches) - AGREEING * agreement
-    one = two < np.interp(np.log(seconds), np.log(SPEECH), ONE_PERSON)
-    if one or seconds >= SHORTEST and agreement > ECHOING and _only_echoes(evidence.powers[:-1].T, counts[-1], main):
+    if not several and _one_person(evidence, counts, _agreement(heard, used, seconds)):
         return np.full_like(stay, main)
     if seconds < SHORTEST:
         return stay
@@ -92,10 +91,20 @@ def _weights(powers):
     return speech
 
 
-def _only_echoes(powers, speech, main):
-    """Whether all tracks but `main` are echoes, of powers `[units, tracks]` and how much there is speech, `[units]`."""
+def _one_person(evidence, counts, agreement):
+    """Whether one person talks, of how much the signals count and the agreement of all embeddings."""
+    seconds = counts[-1].sum() * UNIT
+    two = _two_people(evidence.stretches) - AGREEING * agreement
+    if two < np.interp(np.log(seconds), np.log(SPEECH), ONE_PERSON):
+        return True
+    return seconds >= SHORTEST and agreement > ECHOING and _only_echoes(evidence.powers[:-1].T, counts[-1] > 0.5)
+
+
+def _only_echoes(powers, speech):
+    """Whether all tracks but the loudest are echoes, of powers `[units, tracks]` and where there is speech, `[units]`."""
     levels = moving_mean(powers, SMOOTHING).max(0)
-    return np.delete(quiet_without_turns(levels, powers, speech > 0.5, SHORTEST_TURN / UNIT), main).all()
+    echoes = quiet_without_turns(levels, powers, speech, SHORTEST_TURN / UNIT)
+    return np.delete(echoes, powers.sum(0).argmax()).all()
 
 
 def _two_people(stretches):
