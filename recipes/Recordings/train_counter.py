@@ -4,8 +4,8 @@
     python recipes/Recordings/train_counter.py --speech DIR [DIR ...] --noise DIR [DIR ...] --cache DIR
 
 It learns from the tracks that the model that ships makes of scenes of one and two people, in stretches of two to six
-seconds. What it hears is that one person's parts fit together, in pitch and time, and that two people's do not. About half
-an hour on one core for the tracks, and ten minutes for the steps.
+seconds. What it hears is that one person's parts fit together, in pitch and time, and that two people's do not. About an
+hour on one core for the tracks, and ten minutes for the steps.
 """
 
 import argparse
@@ -68,8 +68,8 @@ def main() -> None:
     parser.add_argument("--noise-shares", nargs="+", type=float, help="share of the noise from each folder")
     parser.add_argument("--cache", type=Path, required=True, help="folder for decoded audio and rooms")
     parser.add_argument("--model", type=Path, help="that separates; default: the model that ships")
-    parser.add_argument("--scenes", type=int, default=6000)
-    parser.add_argument("--steps", type=int, default=2500)
+    parser.add_argument("--scenes", type=int, default=5000)
+    parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--output", type=Path, default=WEIGHTS, help="default: the file of the package")
     options = parser.parse_args()
     with one_line_errors("train_counter.py"):

@@ -67,6 +67,24 @@ def test_one_person_is_not_torn_apart(tmp_path, pair):
     assert len(set(found.argmax(1))) == 1
 
 
+def test_a_few_seconds_of_one_person_are_on_one_track(tmp_path, pair):
+    """As the network has them where several people are known to talk."""
+    conversation(tmp_path / "long.wav", [pair[0], pair[0]])
+    signal, rate = soundfile.read(tmp_path / "long.wav", dtype="float32")
+    soundfile.write(tmp_path / "a.wav", signal[: 4 * rate], rate)
+    found = {}
+    for several in (False, True):
+        with (tmp_path / "tracks").open("w+b") as file:
+            options = TrackOptions(several=several)
+            tracks = separate_to_tracks(
+                GainModel(0.6, 0.4, threshold=-40.0), Recording(tmp_path / "a.wav"), file, rate, options
+            )
+            found[several] = np.concatenate(list(tracks.blocks()))
+    np.testing.assert_allclose(found[False][:, 0], signal[: 4 * rate], atol=1e-4)
+    assert not found[False][:, 1].any()
+    np.testing.assert_allclose(found[True][:, 1], 0.4 * signal[: 4 * rate], atol=1e-4)
+
+
 def test_what_is_written_adds_up(tmp_path, pair):
     """Moving a voice between tracks leaves the sum of people and noise what it was."""
     conversation(tmp_path / "a.wav", pair)

@@ -21,7 +21,7 @@ def two_people(powers: np.ndarray) -> np.ndarray:
     Arguments
     ---------
     powers : numpy.ndarray
-        Power in the bands of each track and of their sum as the last signal, `[tracks + 1, frames, bands]`. Of more than
+        Power in the bands of two or more tracks and of their sum, `[tracks + 1, frames, bands]`. Of more than
         two tracks the loudest is heard beside each other one, and the likeliest pair counts.
 
     Returns
