@@ -111,7 +111,10 @@ def people(levels: np.ndarray) -> int | None:
 
 
 def train(pieces: Pieces, steps: int, seed: int = 0) -> Network:
-    """Train on stretches of the pieces; one thread is as fast as two."""
+    """Train on stretches of the pieces; raises `UserError` where they never hold one person, or never two."""
+    missing = {1, 2} - {people(levels) for levels in pieces.levels}
+    if missing:
+        raise UserError(f"no scene surely holds {missing.pop()} of two people: give more --scenes or --speech")
     torch.manual_seed(seed)
     random, network = np.random.default_rng(seed), Network(3 * BANDS, channels=64, size=1, dilations=(1, 2, 4, 8))
     network.pool_norm.register_forward_hook(lambda layer, _, y: F.dropout(y, DROPPED, layer.training))

@@ -10,6 +10,7 @@ import torch
 
 from tests.data.folders import make_folders
 from tests.inference.stub import GainModel
+from unified_sess.utils.errors import UserError
 
 PIECES = 40
 
@@ -59,6 +60,13 @@ def test_it_learns_what_tells_one_from_two(recipe, pieces):
     with torch.no_grad():
         logits = network(torch.from_numpy(spectrum).transpose(1, 2))[:, 0].numpy()
     assert logits[two == 1].mean() > logits[two == 0].mean() + 2
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_pieces_of_one_kind_alone_are_refused(recipe, pieces, first):
+    """A draw would look for the other kind for ever."""
+    with pytest.raises(UserError, match=f"holds {2 - first} of two"):
+        recipe.train(recipe.Pieces(*(part[first::2] for part in pieces)), steps=25)
 
 
 def run(repository, arguments, monkeypatch):
