@@ -71,6 +71,26 @@ def test_windows_go_through_the_network_in_batches():
     assert short == [(1, 7000)]
 
 
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [
+        (16, [16]),
+        (20, [20]),
+        (21, [12.5, 12.5]),
+        (30, [16, 18]),
+        (32, [16, 20]),
+        (33, [16, 12.5, 12.5]),
+        (40, [16, 16, 16]),
+    ],
+)
+def test_no_second_is_separated_more_often_than_it_must_be(seconds, expected):
+    """The last window of 30 s used to be a whole one that began 2 s behind the one before."""
+    seen = []
+    sources = np.random.default_rng(0).standard_normal((seconds * RATE, 2)).astype("f4")
+    list(separate_stream(shuffling_network(sources, seen), times(len(sources)), Windows(16.0, 4.0, 1)))
+    assert [length / RATE for _, length in seen] == expected
+
+
 def test_fixed_order_trusts_the_network():
     sources = np.random.default_rng(0).standard_normal((24000, 2)).astype("f4")
     model = shuffling_network(sources)

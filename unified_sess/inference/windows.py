@@ -18,7 +18,8 @@ class Windows(NamedTuple):
     """How a long recording is cut.
 
     length, overlap : float
-        Of the windows, in s; recordings up to `length` are separated whole.
+        Of the windows, in s. The last one is up to `LONGEST_LAST` times as long, so recordings up to there are separated
+        whole, or the last two are equally shorter.
     batch : int
         Windows that go through the network together.
     """
@@ -40,6 +41,7 @@ class Windows(NamedTuple):
 
 
 DEFAULT_WINDOWS = Windows()
+LONGEST_LAST = 1.25  # times a window
 
 
 def separate_stream(
@@ -89,20 +91,19 @@ def separate_stream(
 
 
 def _cut(blocks, length, hop):
-    """Yields `(start, window [length])`; the last window ends where the stream ends, so it overlaps more."""
-    buffer, begin, start, cut = np.zeros(0, np.float32), 0, 0, 0  # begin: position of the buffer's first sample
+    """Yields `(start, window)` every `hop` samples; what is left behind the last whole hop is one window or two equal ones."""
+    buffer, start = np.zeros(0, np.float32), 0  # of the buffer's first sample
     for block in blocks:
         buffer = np.concatenate((buffer, np.asarray(block, np.float32)))
-        while begin + len(buffer) >= start + length:
-            yield start, buffer[start - begin : start - begin + length].copy()
-            cut = start + length
-            start += hop
-            keep = min(cut - length, begin + len(buffer))  # a whole window back, for the last one
-            buffer, begin = buffer[keep - begin :], keep
-    end = begin + len(buffer)
-    if end > cut:
-        first = max(end - length, begin)
-        yield first, buffer[first - begin :].copy()
+        while len(buffer) >= length + hop:
+            yield start, buffer[:length].copy()
+            buffer, start = buffer[hop:], start + hop
+    if len(buffer) > LONGEST_LAST * length:
+        half = (len(buffer) + length - hop) // 2
+        yield start, buffer[:half].copy()
+        buffer, start = buffer[half - length + hop :], start + half - length + hop
+    if len(buffer):
+        yield start, buffer
 
 
 def _batches(windows, size):
