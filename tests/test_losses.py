@@ -1,6 +1,7 @@
 """Losses: agreement with SpeechBrain and fast_bss_eval, permutations, silence."""
 
 import itertools
+from types import SimpleNamespace
 
 import fast_bss_eval
 import numpy as np
@@ -295,6 +296,14 @@ def test_the_sum_of_the_sources_can_have_a_loss_of_its_own():
     assert [choice.floors[1] for choice in (plain, own)] == [-30.0, -45.0]
     with pytest.raises(UserError, match="have no level and do not add up: choose a separation_loss"):
         LossChoice(sum_weight=0.1).check()
+
+
+def test_a_threshold_of_silence_wants_a_loss_that_knows_it():
+    settings = SimpleNamespace(silence_threshold=-40.0, separation_loss="si_snr", detach_clean_features=False)
+    with pytest.raises(UserError, match="silence_threshold is -40, but sources trained by si_snr have no level"):
+        LossChoice.of(settings, with_enhancement=True)
+    settings.separation_loss = "si_snr_level"
+    assert LossChoice.of(settings, with_enhancement=True).separation == "si_snr_level"
 
 
 def test_the_share_of_earlier_steps_falls_as_published():

@@ -251,6 +251,8 @@ def test_an_export_keeps_what_the_experiment_says_of_silence_and_enhancement(tmp
         foreign_class(source=str(exported), pymodule_file="custom.py", classname="CustomInterface"),
     ):  # fmt: skip
         assert model.hparams.silence_threshold == -35.0
+        if isinstance(model, UnifiedSeparation):
+            assert model.silence_threshold == -35.0
         torch.testing.assert_close(model.enhance_batch(MIXTURE), expected)
 
 

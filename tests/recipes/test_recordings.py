@@ -8,6 +8,16 @@ import pytest
 import soundfile
 
 from tests.data.folders import make_folders
+from unified_sess.inference.separating import Separator
+from unified_sess.utils.yaml_files import read_yaml
+
+
+def test_a_fine_tuned_model_separates_as_the_one_that_ships(repository):
+    """Before, what a fine-tuning left was taken for free in level: no turn was moved and its outputs were scaled anew."""
+    path = repository / "recipes" / "Recordings" / "unified.yaml"
+    experiment = read_yaml(path.read_text(encoding="utf-8"), path)
+    for name in ("silence_threshold", "enhanced_from"):
+        assert experiment[name] == getattr(Separator.load(device="cpu").config, name), name
 
 
 @pytest.mark.slow
@@ -48,3 +58,5 @@ def test_scenes_are_made_and_a_training_of_up_to_three_people_runs(repository, t
     words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
     main([str(repository / "recipes" / "Recordings" / "unified.yaml"), *words, "--noprogressbar"])
     assert len(pandas.read_csv(tmp_path / "run" / "test_results.csv")) == 3  # two scenes and their mean
+    config = Separator.load(tmp_path / "run", "cpu").config
+    assert (config.silence_threshold, config.enhanced_from) == (-40.5, "sources")

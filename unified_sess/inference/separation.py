@@ -81,6 +81,11 @@ class UnifiedSeparation(
         """What the enhanced mixture is made of: `enhancer` or `sources`, see `network.separate_and_enhance`."""
         return getattr(self.hparams, "enhanced_from", ENHANCED_FROM[0])
 
+    @property
+    def silence_threshold(self) -> float | None:
+        """See `Runtime`; known too where the model came through its `hyperparams.yaml`."""
+        return getattr(self.hparams, "silence_threshold", None)
+
     def forward(self, mix: torch.Tensor) -> torch.Tensor:
         """The same as `separate_batch`."""
         return self.run(mix)

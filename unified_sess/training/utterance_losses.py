@@ -60,8 +60,15 @@ class LossChoice(NamedTuple):
         """The choice of an experiment's settings; a file that does not name the losses has the paper's."""
         names: dict[str, Any] = cls._field_defaults
         enhancement = getattr(hparams, "enhancement_loss", names["enhancement"])
+        separation = getattr(hparams, "separation_loss", names["separation"])
+        if getattr(hparams, "silence_threshold", None) is not None and separation not in losses.LIMITED_RATIOS:
+            raise UserError(
+                f"silence_threshold is {hparams.silence_threshold:g}, but sources trained by {separation} have no level: "
+                "give --silence_threshold null --enhanced_from enhancer, or a separation_loss that knows it "
+                f"({' or '.join(losses.LIMITED_RATIOS)})"
+            )
         return cls(
-            getattr(hparams, "separation_loss", names["separation"]),
+            separation,
             enhancement if with_enhancement else None,
             getattr(hparams, "snr_limit", names["limit"]),
             hparams.detach_clean_features,
