@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from unified_sess.inference.voices.clusters import find_voices
+from unified_sess.inference.voices.clusters import find_voices, pairs_of_voices
 
 
 def around(directions, count, spread, seed=0):
@@ -41,3 +41,21 @@ def test_never_more_voices_than_asked():
 
 def test_copies_of_one_embedding_are_one_voice():
     assert len(find_voices(np.tile(np.eye(4)[:1], (10, 1)), np.ones(10), 3, same=0.7)) == 1
+
+
+def test_somebody_who_says_little_is_among_the_pairs_of_voices():
+    """Of one person whose voice changes and a rare second one, k-means may find the changes."""
+    main, changed, rare = np.eye(16)[0], np.eye(16)[0] + 0.7 * np.eye(16)[1], np.eye(16)[2]
+    heard = np.concatenate([around(voice[None], count, 0.4) for voice, count in ((main, 60), (changed, 60), (rare, 5))])
+    pairs = pairs_of_voices(heard, np.ones(len(heard)))
+    np.testing.assert_allclose(np.linalg.norm(pairs, axis=2), 1)
+    assert (pairs @ rare).max() > 0.9
+    best = pairs[(pairs @ rare).max(1).argmax()]
+    assert (best @ (main + changed) / np.linalg.norm(main + changed)).max() > 0.9
+
+
+@pytest.mark.parametrize("heard", [np.zeros((3, 4)), np.tile(np.eye(4)[:1], (10, 1)), np.eye(4)[:1]])
+def test_what_cannot_be_split_has_no_pairs_or_finite_ones(heard):
+    pairs = pairs_of_voices(heard, np.ones(len(heard)))
+    assert pairs.shape[1:] == (2, 4) and np.isfinite(pairs).all()
+    assert pairs_of_voices(heard, np.zeros(len(heard))).shape == (0, 2, 4)

@@ -1,5 +1,7 @@
 """Voices end on one track each, whatever the network did with them."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -10,6 +12,7 @@ from unified_sess.inference.voices.turns import owners
 
 PEOPLE = np.eye(16)[:3]
 LOUD, LEAK, NOISE = 1.0, 1e-3, 1e-7  # powers
+IN_PHASE = 0.6  # coherence of two parts of one voice, as a separator leaves them
 ONE, UNSURE, TWO = -8.0, -1.0, 3.0  # logits of the tracks
 
 
@@ -17,15 +20,16 @@ def evidence(moments, seed=0, spread=1.2, two=TWO):
     """Evidence of moments, each for 20 units: for every track (person, power); real voices spread about as much."""
     embeddings, powers = [], []
     for moment in moments:
-        whole = sum(PEOPLE[person] * power for person, power in moment)
-        tracks = [PEOPLE[person] for person, _ in moment] + [whole / np.linalg.norm(whole)]
-        embeddings.append(np.repeat(np.stack(tracks)[:, None], 20, axis=1))
+        embeddings.append(np.repeat(PEOPLE[[person for person, _ in moment]][:, None], 20, axis=1))
         levels = [power for _, power in moment]
-        powers.append(np.repeat([[*levels, sum(levels)]], 20, axis=0).T)
-    embeddings = np.concatenate(embeddings, axis=1)
+        same = [np.sqrt(a * b) for (one, a), (other, b) in itertools.combinations(moment, 2) if one == other]
+        powers.append(np.repeat([[*levels, sum(levels) + 2 * IN_PHASE * sum(same)]], 20, axis=0).T)
+    embeddings, powers = np.concatenate(embeddings, axis=1), np.concatenate(powers, axis=1)
     heard = around(embeddings.reshape(-1, 16), 1, spread, seed).reshape(embeddings.shape)
-    stretches = [(two, moment[:, 0].sum()) for moment in powers]
-    return Evidence(heard, np.concatenate(powers, axis=1), 4000, np.array(stretches))
+    whole = (np.sqrt(powers[:-1])[..., None] * heard).sum(0)  # the sum of the tracks sounds like what is loud in it
+    heard = np.concatenate((heard, whole[None] / np.linalg.norm(whole, axis=1)[None, :, None]))
+    stretches = [(two, part.sum()) for part in np.split(powers[-1], len(moments))]
+    return Evidence(heard, powers, 4000, np.array(stretches))
 
 
 def middles(found):

@@ -4,6 +4,9 @@ import numpy as np
 
 ROUNDS = 30  # of k-means at most
 SHARES = (0.1, 0.3, 0.5, 0.7, 0.9)  # of a cluster's embeddings that start as one part when it is split
+WIDEST = 3  # directions in which embeddings differ most, along which they are split into two voices
+PARTS = (0.03, 0.08, 0.2, 0.4, 0.6, 0.8, 0.92, 0.97)  # shares of them that one of the voices may have
+SAME = 0.03  # largest difference of two pairs of directions that are the same pair
 
 
 def find_voices(embeddings: np.ndarray, weights: np.ndarray, most: int, same: float) -> np.ndarray:
@@ -43,6 +46,33 @@ def find_voices(embeddings: np.ndarray, weights: np.ndarray, most: int, same: fl
     return voices
 
 
+def pairs_of_voices(embeddings: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Directions that may be the voices of two people, `[pairs, 2, size]`; one of them may speak rarely.
+
+    Embeddings are split along the directions in which they differ most, in `PARTS` of many sizes, each as it is and after
+    k-means. Arguments as in `find_voices`.
+
+    Example
+    -------
+    >>> pairs_of_voices(np.eye(2)[[0, 0, 1, 0, 1]], np.ones(5))[0].round(3).tolist()
+    [[1.0, 0.0], [0.0, 1.0]]
+    """
+    heard = weights > 0
+    embeddings, weights = embeddings[heard].astype(np.float64), weights[heard]
+    found: list[np.ndarray] = []
+    if not len(weights):
+        return np.zeros((0, 2, embeddings.shape[1]))
+    for along in _along_widest(embeddings, weights, WIDEST):
+        for share in PARTS:
+            label = (along > np.quantile(along, share)).astype(int)
+            if label.any():
+                settled = _settled(embeddings, weights, label, 2)
+                for pair in (settled, _directions(embeddings, weights, label)):
+                    if pair is not None and not any(_same_pair(pair, other) for other in found):
+                        found.append(pair)
+    return np.array(found).reshape(-1, 2, embeddings.shape[1])
+
+
 def _one_more(embeddings, weights, voices):
     """The best clusters with one of them split, None where none can be."""
     label = (embeddings @ voices.T).argmax(1)
@@ -51,7 +81,7 @@ def _one_more(embeddings, weights, voices):
         members = np.flatnonzero(label == cluster)
         if len(members) < 2:
             continue
-        along = _along_widest(embeddings[members], weights[members])
+        along = _along_widest(embeddings[members], weights[members], 1)[0]
         for share in SHARES:
             start = label.copy()
             start[members[along > np.quantile(along, share)]] = len(voices)
@@ -61,11 +91,15 @@ def _one_more(embeddings, weights, voices):
     return best
 
 
-def _along_widest(embeddings, weights):
-    """Positions `[embeddings]` along the direction in which they differ most."""
+def _along_widest(embeddings, weights, count):
+    """Positions along the directions in which they differ most, `[count, embeddings]`, the widest first."""
     centred = embeddings - weights @ embeddings / weights.sum()
     _, vectors = np.linalg.eigh((weights[:, None] * centred).T @ centred)
-    return centred @ vectors[:, -1]
+    return (centred @ vectors[:, : -count - 1 : -1]).T
+
+
+def _same_pair(pair, other):
+    return min(np.abs(pair - other).max(), np.abs(pair[::-1] - other).max()) < SAME
 
 
 def _settled(embeddings, weights, label, count):

@@ -7,9 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from unified_sess.inference.voices import counter, encoder
 from unified_sess.inference.voices.counter import stretches, two_people
-from unified_sess.inference.voices.encoder import FRAMES, SPAN, SPEECH_RMS, VoiceEncoder
+from unified_sess.inference.voices.encoder import FRAMES, SPAN, SPEECH_RMS, WEIGHTS, VoiceEncoder
 
 CHUNK = 120  # units that are heard at once, half a minute
 MARGIN = SPAN // 2 + 1  # units around a chunk that its embeddings hear too
@@ -98,5 +97,6 @@ class Listener:
 
 @functools.cache
 def weights_digest() -> str:
-    """32 hexadecimal digits that change with the weights that evidence rests on."""
-    return hashlib.sha256(b"".join(path.read_bytes() for path in (encoder.WEIGHTS, counter.WEIGHTS))).hexdigest()[:32]
+    """32 hexadecimal digits that change with the weights of any network of voices."""
+    weights = sorted(WEIGHTS.parent.glob("*.npz"))
+    return hashlib.sha256(b"".join(path.read_bytes() for path in weights)).hexdigest()[:32]

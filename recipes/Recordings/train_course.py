@@ -1,0 +1,242 @@
+#!/usr/bin/env python3
+"""Train the network that tells which of two voices is on each of a model's tracks, moment by moment.
+
+    python recipes/Recordings/train_course.py --speech DIR [DIR ...] --noise DIR [DIR ...] --cache DIR
+
+It learns from the tracks that the model that ships makes of scenes of a minute in which two people take turns. Where one
+of them talks alone all is theirs; where both do, the best is what comes nearest to the truth. Some twenty minutes on one
+core for the tracks, and one for the steps.
+"""
+
+import argparse
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy.ndimage import uniform_filter1d
+from torch import nn
+from tqdm import tqdm
+
+from unified_sess.data.dynamic_mixing import DynamicMixingDataset
+from unified_sess.data.scenes.scene import Scene
+from unified_sess.inference.separating import Separator
+from unified_sess.inference.voices.course import (
+    AROUND,
+    FEATURES,
+    OTHER_TRACKS,
+    OTHER_TRACKS_WAYS,
+    OTHER_VOICES,
+    OTHER_VOICES_WAYS,
+    WAYS,
+    WEIGHTS,
+    course_input,
+    in_context,
+)
+from unified_sess.inference.voices.evidence import Listener
+from unified_sess.inference.voices.turns import first_fit
+from unified_sess.utils.errors import UserError, one_line_errors
+from unified_sess.utils.files import atomic_path
+
+SCENES = {
+    "active": [0, 0, 1],
+    "rooms": 0.5,
+    "rt60": [0.15, 0.8],
+    "room_count": 300,
+    "turns": 1.0,
+    "turn_seconds": [0.6, 6],
+    "overlap": [0, 0.7],
+    "pause": 0.5,
+    "backchannels": 0.25,
+    "level_difference": 9,
+    "noise_snr": [0, 25],
+    "devices": 0.2,
+    "clipping": 0.01,
+}
+SECONDS = 60.0  # of a scene
+SPEAKS = -25.0  # dB under a person's loudest unit, above which he speaks
+SMOOTHED = 3  # units over which errors are averaged
+BETTER = 0.8  # share of the error of two voices on two tracks, below which one voice on both is right
+HIDDEN, DROPPED = 32, 0.2  # units of a layer, and the share that a step leaves out
+BATCH, RATE = 768, 4e-3
+FEWEST, FEWEST_STEPS = 10, 20  # scenes to learn from, and steps
+
+
+class Moments(NamedTuple):
+    """Units of separated scenes.
+
+    features : float32 `[units, len(AROUND), FEATURES]`.
+    ways : int `[units]`, the right one of `WAYS`.
+    weights : float32 `[units]`, how much it matters.
+    """
+
+    features: np.ndarray
+    ways: np.ndarray
+    weights: np.ndarray
+
+
+class CourseNetwork(nn.Module):
+    """Three layers from features of the units around one to a score of each of `WAYS`."""
+
+    def __init__(self, mean: np.ndarray, deviation: np.ndarray) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.from_numpy(mean))
+        self.register_buffer("deviation", torch.from_numpy(deviation))
+        self.first, self.second = nn.Linear(len(AROUND) * FEATURES, HIDDEN), nn.Linear(HIDDEN, HIDDEN)
+        self.last = nn.Linear(HIDDEN, len(WAYS))
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Features `[units, len(AROUND), FEATURES]` to scores `[units, 4]`."""
+        x = ((features - self.mean) / self.deviation).flatten(1)
+        x = F.dropout(self.first(x).relu(), DROPPED, self.training)
+        return self.last(self.second(x).relu())
+
+    @torch.no_grad()
+    def arrays(self) -> dict[str, np.ndarray]:
+        """What `inference.voices.course` needs, by name, float16."""
+        scale = (1 / self.deviation).repeat(len(AROUND))
+        found = {
+            "first.weight": (self.first.weight * scale).T,
+            "first.bias": self.first.bias - self.first.weight @ (self.mean.repeat(len(AROUND)) * scale),
+        }
+        for name, layer in (("second", self.second), ("last", self.last)):
+            found |= {f"{name}.weight": layer.weight.T, f"{name}.bias": layer.bias}
+        return {name: value.half().numpy() for name, value in found.items()}
+
+
+def main() -> None:
+    """Read the command line, make scenes, train and write the weights."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--speech", nargs="+", required=True, help="folders of speech, one person a file")
+    parser.add_argument("--shares", nargs="+", type=float, help="share of the scenes from each folder")
+    parser.add_argument("--noise", nargs="+", required=True, help="folders of noise")
+    parser.add_argument("--noise-shares", nargs="+", type=float, help="share of the noise from each folder")
+    parser.add_argument("--cache", type=Path, required=True, help="folder for decoded audio and rooms")
+    parser.add_argument("--model", type=Path, help="that separates; default: the model that ships")
+    parser.add_argument("--scenes", type=int, default=250)
+    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--output", type=Path, default=WEIGHTS, help="default: the file of the package")
+    options = parser.parse_args()
+    with one_line_errors("train_course.py"):
+        if options.scenes < FEWEST or options.steps < FEWEST_STEPS:
+            raise UserError(f"give at least {FEWEST} --scenes and {FEWEST_STEPS} --steps")
+        model = Separator.load(options.model)
+        if model.num_spks != 2:
+            raise UserError(f"{model.name} has {model.num_spks} outputs: a course is learnt of two")
+        network = train(make_moments(options, model), options.steps)
+        options.output.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_path(options.output) as temporary, open(temporary, "wb") as file:
+            np.savez_compressed(file, **network.arrays())
+
+
+def make_moments(options: argparse.Namespace, model: Separator) -> Moments:
+    """The units of all scenes in which two people talk; the same arguments give the same ones."""
+    dataset = DynamicMixingDataset(
+        options.speech, options.noise, options.cache, model.sample_rate, 2, round(SECONDS * model.sample_rate), seed=7,
+        speed_factors=None, speech_shares=options.shares, noise_shares=options.noise_shares, scenes=SCENES,
+    )  # fmt: skip
+    found = []
+    for k in tqdm(range(options.scenes), desc="scenes to separate"):
+        scene = dataset.scene((0, k, None))
+        tracks = model.separate_windows(scene.mixture[None].astype(np.float32))[0]
+        moments = moments_of(scene, tracks, model.sample_rate)
+        if moments is not None:
+            found.append(moments)
+    if not found:
+        raise UserError("no scene holds two voices that can be told apart: give more --scenes or --speech")
+    return Moments(*(np.concatenate(part) for part in zip(*found, strict=True)))
+
+
+def moments_of(scene: Scene, tracks: np.ndarray, sample_rate: int) -> Moments | None:
+    """Those of one scene with its tracks `[time, 2]`; None where two voices are not heard."""
+    listener = Listener(2, sample_rate)
+    listener.add(tracks)
+    evidence = listener.finish()
+    units = evidence.powers.shape[1]
+    parts, sources, images = (_units(x, units, evidence.unit) for x in (tracks, scene.sources, scene.images))
+    powers = np.square(images).mean(1)  # [units, people]
+    speaks = 10 * np.log10(powers / powers.max(0).clip(1e-12) + 1e-12) > SPEAKS
+    alone = speaks & (speaks.sum(1, keepdims=True) == 1)
+    fit = first_fit(evidence)
+    if fit is None or not alone.any(0).all():
+        return None
+    ways, weights = right_ways(parts, sources, speaks)
+    # Voices have another order than people where they fit better so.
+    of_first = fit[-1, :, 0] - fit[-1, :, 1]
+    if of_first @ (alone[:, 0].astype(float) - alone[:, 1]) < 0:
+        ways = np.array(OTHER_VOICES_WAYS)[ways]
+    heard = weights > 0
+    return Moments(in_context(course_input(evidence, fit))[heard], ways[heard], weights[heard])
+
+
+def right_ways(parts: np.ndarray, sources: np.ndarray, speaks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The right one of `WAYS` in each unit, voices in the order of the people, and how much it matters.
+
+    Arguments
+    ---------
+    parts, sources : numpy.ndarray
+        Tracks and sources, `[units, time, 2]`.
+    speaks : numpy.ndarray
+        Who speaks, `[units, people]`.
+    """
+    errors = []
+    for way in WAYS:
+        placed = np.stack([parts[..., way == person].sum(2) for person in (0, 1)], axis=2)
+        errors.append(np.square(placed - sources).sum((1, 2)))
+    errors = uniform_filter1d(np.stack(errors, axis=1), SMOOTHED, axis=0)
+    energy = np.square(sources).sum((1, 2))
+    one, both = speaks.sum(1) == 1, speaks.all(1)
+    crossed = np.where(errors[:, 1] < errors[:, 2], 1, 2)
+    best = np.where(errors.min(1) < BETTER * errors[:, 1:3].min(1), errors.argmin(1), crossed)
+    ways = np.where(one, np.where(speaks[:, 0], 0, 3), best)
+    lowest, second = np.sort(errors, axis=1)[:, :2].T
+    matters = np.minimum(1, (second - lowest) / (energy + 0.01 * np.percentile(energy, 95) + 1e-12))
+    return ways, np.where(one, 1, np.where(both, 2 * matters, 0)).astype(np.float32)
+
+
+def train(moments: Moments, steps: int, seed: int = 0) -> CourseNetwork:
+    """Train on the units; tracks and voices come in any order."""
+    torch.manual_seed(seed)
+    network = CourseNetwork(*_spread(moments.features))
+    features, ways, weights = (torch.from_numpy(np.asarray(part)) for part in moments)
+    signs = torch.from_numpy(OTHER_VOICES)
+    tracks_ways, voices_ways = torch.tensor(OTHER_TRACKS_WAYS), torch.tensor(OTHER_VOICES_WAYS)
+    optimizer = torch.optim.AdamW(network.parameters(), weight_decay=1e-2)
+    rate = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, steps)
+    mean = 0.0
+    bar = tqdm(range(steps), desc="training")
+    for step in bar:
+        some = torch.randint(len(features), (BATCH,))
+        x, y = features[some], ways[some]
+        if torch.rand(1) < 0.5:
+            x, y = x[..., OTHER_TRACKS], tracks_ways[y]
+        if torch.rand(1) < 0.5:
+            x, y = x * signs, voices_ways[y]
+        loss = F.cross_entropy(network(x), y, reduction="none", label_smoothing=0.02)
+        loss = (weights[some] * loss).sum() / weights[some].sum().clamp_min(1e-6)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        rate.step()
+        mean += (loss.item() - mean) / min(step + 1, 100)
+        bar.set_postfix(loss=f"{mean:.3f}")
+    return network.eval()
+
+
+def _spread(features):
+    """Means and deviations `[features]`, the same for both tracks; voices have no mean."""
+    mean, deviation = features.mean((0, 1)), features.std((0, 1)) + 1e-3
+    mean = (mean + mean[OTHER_TRACKS]) / 2 * (OTHER_VOICES > 0)
+    return mean.astype(np.float32), ((deviation + deviation[OTHER_TRACKS]) / 2).astype(np.float32)
+
+
+def _units(signals, units, size):
+    """Signals `[time, signals]` as `[units, size, signals]`, filled up with silence."""
+    missing = max(0, units * size - len(signals))
+    padded = np.pad(signals, ((0, missing), (0, 0)))[: units * size]
+    return padded.reshape(units, size, -1).astype(np.float64)
+
+
+if __name__ == "__main__":
+    main()

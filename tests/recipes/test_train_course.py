@@ -1,0 +1,99 @@
+"""The recipe of the network that tells which voice is on which track."""
+
+import runpy
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from tests.data.folders import make_folders
+from tests.inference.stub import GainModel
+from unified_sess.inference.voices import course
+
+UNIT = 64  # samples
+
+
+@pytest.fixture(scope="module")
+def recipe(repository):
+    return SimpleNamespace(**runpy.run_path(str(repository / "recipes" / "Recordings" / "train_course.py")))
+
+
+def moments(recipe, count=4000):
+    """Units in which what fits the first voice better is hers, with noise on all features."""
+    random = np.random.default_rng(0)
+    ways = random.integers(4, size=count)
+    features = 0.3 * random.standard_normal((count, len(course.AROUND), course.FEATURES)).astype(np.float32)
+    features[..., 7:9] += (0.5 - course.WAYS[ways])[:, None]
+    return recipe.Moments(features, ways, np.ones(count, np.float32))
+
+
+def test_the_right_ways(recipe):
+    random = np.random.default_rng(0)
+    first, second = random.standard_normal((2, 50, UNIT))
+    first[20:30] = second[:10] = second[30:40] = 0  # alone: the second from 20 to 30, the first to 10 and from 30 to 40
+    sources = np.stack((first, second), axis=2)
+    parts = sources.copy()
+    parts[:10] = 0.5 * first[:10, :, None]  # one person torn in two
+    parts[30:40, :, 0] = 0  # on the wrong track
+    parts[30:40, :, 1] = first[30:40]
+    parts[40:] = sources[40:, :, ::-1]  # crossed
+    speaks = np.stack((np.arange(50) // 10 != 2, ~np.isin(np.arange(50) // 10, (0, 3))), axis=1)
+    ways, weights = recipe.right_ways(parts, sources, speaks)
+    inside = np.arange(50).reshape(5, 10)[:, 2:-2]
+    assert [set(ways[part].tolist()) for part in inside] == [{0}, {1}, {3}, {0}, {2}]
+    assert (weights[inside] > 0.5).all()
+
+
+def test_what_makes_no_difference_has_no_weight(recipe):
+    sources = np.random.default_rng(0).standard_normal((10, UNIT, 2))
+    _, weights = recipe.right_ways(np.zeros_like(sources), sources, np.ones((10, 2), bool))
+    assert not weights.any()
+    _, weights = recipe.right_ways(sources, sources, np.zeros((10, 2), bool))
+    assert not weights.any()
+
+
+def test_it_learns_whose_tracks_are_and_the_package_says_the_same(recipe, tmp_path, monkeypatch):
+    pool = moments(recipe)
+    network = recipe.train(pool, steps=300)
+    with torch.no_grad():
+        scores = network(torch.from_numpy(pool.features)).numpy()
+    assert (scores.argmax(1) == pool.ways).mean() > 0.95
+    monkeypatch.setattr(course, "_weights", lambda: {k: v.astype(np.float32) for k, v in network.arrays().items()})
+    alone = pool.features[:, course.AROUND.index(0)]
+    with torch.no_grad():
+        expected = network(torch.from_numpy(course.in_context(alone))).numpy()
+    np.testing.assert_allclose(course._said(alone), expected, atol=0.02)
+
+
+def run(repository, arguments, monkeypatch):
+    script = repository / "recipes" / "Recordings" / "train_course.py"
+    monkeypatch.setattr(sys, "argv", [str(script), *map(str, arguments)])
+    runpy.run_path(str(script), run_name="__main__")
+
+
+@pytest.mark.slow
+def test_from_folders_to_weights(repository, tmp_path, monkeypatch):
+    speech, noise = make_folders(tmp_path / "train", speakers=4, utterances=3, seconds=8, noises=2)
+    output = tmp_path / "course.npz"
+    arguments = ["--speech", speech, "--noise", noise / "tr", "--cache", tmp_path / "cache", "--output", output]
+    run(repository, [*arguments, "--scenes", 10, "--steps", 20], monkeypatch)
+    with np.load(output) as file:
+        assert file["last.bias"].shape == (4,) and all(np.isfinite(file[name]).all() for name in file)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [(["--scenes", 3], "at least 10 --scenes"), (["--steps", 1], "20 --steps"), ([], "has 3 outputs")],
+)
+def test_what_cannot_be_learnt_from_is_one_line(repository, tmp_path, monkeypatch, capsys, options, said):
+    from unified_sess.inference.separating import Separator
+
+    monkeypatch.setattr(Separator, "load", lambda source: GainModel(0.4, 0.3, 0.3))
+    arguments = ["--speech", tmp_path, "--noise", tmp_path, "--cache", tmp_path, "--output", tmp_path / "course.npz"]
+    with pytest.raises(SystemExit) as stop:
+        run(repository, [*arguments, *options], monkeypatch)
+    assert stop.value.code != 0 and not (tmp_path / "course.npz").exists()
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1

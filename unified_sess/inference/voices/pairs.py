@@ -1,0 +1,71 @@
+"""The two voices of a recording: of many pairs, the one that explains its two tracks best."""
+
+import numpy as np
+
+from unified_sess.inference.voices.course import WAYS, log_likelihoods
+from unified_sess.inference.voices.encoder import UNIT
+from unified_sess.inference.voices.evidence import Evidence
+from unified_sess.inference.voices.paths import likeliest
+
+MOST_UNITS = 4000  # of a recording, in which pairs are compared: memory stays bounded
+BLOCKS = 8  # in which so many units lie together, evenly spread
+# How much better two voices explain what is heard than one does, less `ALIKE_COST` times their cosine, and `SURENESS` times
+# the mean likelihood of their course. What k-means finds has `FOUND` s of speech more to speak for it: in short recordings
+# small parts explain by chance.
+ALIKE_COST, SURENESS, FOUND = 0.03, 0.2, 0.25
+LIKELIHOOD = 3.0  # weight of its logarithm, relative to what a change of the course costs
+
+
+def best_pair(evidence: Evidence, counts: np.ndarray, used: np.ndarray, pairs: np.ndarray) -> np.ndarray:
+    """Directions of two voices `[2, size]`.
+
+    Arguments
+    ---------
+    evidence : Evidence
+        Of two tracks.
+    counts, used : numpy.ndarray
+        How much its signals, and their embeddings, count, see `speech`.
+    pairs : numpy.ndarray
+        Those to choose from, `[pairs, 2, size]`; the first is what k-means finds.
+    """
+    seconds = counts[-1].sum() * UNIT
+    some = _blocks(counts.shape[1])
+    evidence = evidence._replace(embeddings=evidence.embeddings[:, some], powers=evidence.powers[:, some])
+    speech, used = counts[-1, some], used[:, some].astype(np.float32)
+    likelihoods = np.stack([log_likelihoods(evidence, fits(evidence.embeddings, pair)) for pair in pairs])
+    embeddings, worth = evidence.embeddings.astype(np.float32), []
+    for likelihood, way in zip(likelihoods, likeliest(LIKELIHOOD * likelihoods), strict=True):
+        sure = np.exp(likelihood[np.arange(len(way)), way]) @ speech / max(speech.sum(), 1e-12)
+        explained, cosine = _explained(embeddings, used, WAYS[way].T)
+        worth.append(explained - ALIKE_COST * cosine + SURENESS * sure)
+    worth[0] += FOUND / max(seconds, 1.0)
+    return pairs[int(np.argmax(worth))]
+
+
+def fits(embeddings: np.ndarray, voices: np.ndarray) -> np.ndarray:
+    """How well signals `[signals, units, size]` fit each of several voices, about -0.5 to 0.5 of two, `[signals, units, voices]`."""
+    cosines = voices @ voices.T
+    apart = 1 - (cosines.sum() - len(voices)) / (len(voices) * (len(voices) - 1))
+    fit = embeddings @ voices.T.astype(np.float32)
+    return np.clip((fit - fit.mean(2, keepdims=True)) / apart, -0.75, 0.75)
+
+
+def _explained(embeddings, used, whose):
+    """How much nearer embeddings lie to their own voice than to one for all, and the cosine of the two; `whose` `[tracks, units]`."""
+    sums, total = [], 0.0
+    for voice in (0, 1):
+        theirs = used * np.stack((*(whose == voice), (whose == voice).all(0)))
+        sums.append(np.einsum("su,sue->e", theirs, embeddings))
+        total += theirs.sum()
+    lengths = np.linalg.norm(sums, axis=1)
+    explained = (lengths.sum() - np.linalg.norm(sums[0] + sums[1])) / max(total, 1e-12)
+    return explained, sums[0] @ sums[1] / max(lengths.prod(), 1e-12)
+
+
+def _blocks(units):
+    """Numbers of at most `MOST_UNITS` of so many units, in blocks that are evenly spread."""
+    if units <= MOST_UNITS:
+        return np.arange(units)
+    size = MOST_UNITS // BLOCKS
+    starts = np.linspace(0, units - size, BLOCKS).astype(int)
+    return (starts[:, None] + np.arange(size)).ravel()
