@@ -3,9 +3,9 @@
 
     python recipes/Recordings/train_course.py --speech DIR [DIR ...] --noise DIR [DIR ...] --cache DIR
 
-It learns from the tracks that the model that ships makes of scenes of a minute in which two people take turns. Where one
-of them talks alone all is theirs; where both do, the best is what comes nearest to the truth. Some twenty minutes on one
-core for the tracks, and one for the steps.
+It learns from the tracks that the model that ships makes of scenes of a minute in which two people take turns, whole and in
+parts, and of short ones in which both talk throughout. Where one of them talks alone all is theirs; where both do, the best
+is what comes nearest to the truth. Some half an hour on one core for the tracks, and one minute for the steps.
 """
 
 import argparse
@@ -34,7 +34,8 @@ from unified_sess.inference.voices.course import (
     course_input,
     in_context,
 )
-from unified_sess.inference.voices.evidence import Listener
+from unified_sess.inference.voices.encoder import UNIT
+from unified_sess.inference.voices.evidence import Evidence, Listener
 from unified_sess.inference.voices.turns import first_fit
 from unified_sess.utils.errors import UserError, one_line_errors
 from unified_sess.utils.files import atomic_path
@@ -54,13 +55,34 @@ SCENES = {
     "devices": 0.2,
     "clipping": 0.01,
 }
-SECONDS = 60.0  # of a scene
+SECONDS, PARTS = 60.0, (60.0, 20.0, 10.0)  # of a scene with turns, and of the parts in which it is heard
+TOGETHER, SHORT, SHARE = (
+    SCENES | {"turns": 0.0, "noise_snr": [-3, 20]},
+    10.0,
+    2,
+)  # both throughout; s; as many times more
+OF_TOGETHER = 0.1  # weight of their moments, relative to those of turns, which most recordings of people have
 SPEAKS = -25.0  # dB under a person's loudest unit, above which he speaks
 SMOOTHED = 3  # units over which errors are averaged
 BETTER = 0.8  # share of the error of two voices on two tracks, below which one voice on both is right
 HIDDEN, DROPPED = 32, 0.2  # units of a layer, and the share that a step leaves out
 BATCH, RATE = 768, 4e-3
 FEWEST, FEWEST_STEPS = 10, 20  # scenes to learn from, and steps
+
+
+class Heard(NamedTuple):
+    """A scene after separation.
+
+    evidence : Evidence
+    errors : float64 `[units, 4]`, of each of `WAYS`, voices in the order of the people.
+    energy : float64 `[units]`, of both people.
+    speaks : bool `[units, people]`
+    """
+
+    evidence: Evidence
+    errors: np.ndarray
+    energy: np.ndarray
+    speaks: np.ndarray
 
 
 class Moments(NamedTuple):
@@ -131,25 +153,24 @@ def main() -> None:
 
 
 def make_moments(options: argparse.Namespace, model: Separator) -> Moments:
-    """The units of all scenes in which two people talk; the same arguments give the same ones."""
-    dataset = DynamicMixingDataset(
-        options.speech, options.noise, options.cache, model.sample_rate, 2, round(SECONDS * model.sample_rate), seed=7,
-        speed_factors=None, speech_shares=options.shares, noise_shares=options.noise_shares, scenes=SCENES,
-    )  # fmt: skip
+    """The units of all scenes; the same arguments give the same ones."""
     found = []
-    for k in tqdm(range(options.scenes), desc="scenes to separate"):
-        scene = dataset.scene((0, k, None))
-        tracks = model.separate_windows(scene.mixture[None].astype(np.float32))[0]
-        moments = moments_of(scene, tracks, model.sample_rate)
-        if moments is not None:
-            found.append(moments)
+    for scenes, seconds, count, weight in ((SCENES, SECONDS, 1, 1.0), (TOGETHER, SHORT, SHARE, OF_TOGETHER)):
+        dataset = DynamicMixingDataset(
+            options.speech, options.noise, options.cache, model.sample_rate, 2, round(seconds * model.sample_rate),
+            seed=7, speed_factors=None, speech_shares=options.shares, noise_shares=options.noise_shares, scenes=scenes,
+        )  # fmt: skip
+        for k in tqdm(range(count * options.scenes), desc=f"scenes of {seconds:g} s to separate"):
+            scene = dataset.scene((0, k, None))
+            tracks = model.separate_windows(scene.mixture[None].astype(np.float32))[0]
+            found += moments_of(hear(scene, tracks, model.sample_rate), weight)
     if not found:
         raise UserError("no scene holds two voices that can be told apart: give more --scenes or --speech")
     return Moments(*(np.concatenate(part) for part in zip(*found, strict=True)))
 
 
-def moments_of(scene: Scene, tracks: np.ndarray, sample_rate: int) -> Moments | None:
-    """Those of one scene with its tracks `[time, 2]`; None where two voices are not heard."""
+def hear(scene: Scene, tracks: np.ndarray, sample_rate: int) -> Heard:
+    """A scene with its tracks `[time, 2]`."""
     listener = Listener(2, sample_rate)
     listener.add(tracks)
     evidence = listener.finish()
@@ -157,35 +178,46 @@ def moments_of(scene: Scene, tracks: np.ndarray, sample_rate: int) -> Moments | 
     parts, sources, images = (_units(x, units, evidence.unit) for x in (tracks, scene.sources, scene.images))
     powers = np.square(images).mean(1)  # [units, people]
     speaks = 10 * np.log10(powers / powers.max(0).clip(1e-12) + 1e-12) > SPEAKS
-    alone = speaks & (speaks.sum(1, keepdims=True) == 1)
-    fit = first_fit(evidence)
-    if fit is None or not alone.any(0).all():
-        return None
-    ways, weights = right_ways(parts, sources, speaks)
-    # Voices have another order than people where they fit better so.
-    of_first = fit[-1, :, 0] - fit[-1, :, 1]
-    if of_first @ (alone[:, 0].astype(float) - alone[:, 1]) < 0:
-        ways = np.array(OTHER_VOICES_WAYS)[ways]
-    heard = weights > 0
-    return Moments(in_context(course_input(evidence, fit))[heard], ways[heard], weights[heard])
+    return Heard(evidence, way_errors(parts, sources), np.square(sources).sum((1, 2)), speaks)
 
 
-def right_ways(parts: np.ndarray, sources: np.ndarray, speaks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The right one of `WAYS` in each unit, voices in the order of the people, and how much it matters.
+def moments_of(heard: Heard, weight: float) -> list[Moments]:
+    """Those of a scene, and of its parts as recordings of their own, with a weight."""
+    units, found = len(heard.energy), []
+    for count in sorted({min(units, round(seconds / UNIT)) for seconds in PARTS}):
+        for first in range(0, units - count + 1, count):
+            part = slice(first, first + count)
+            evidence = heard.evidence
+            evidence = evidence._replace(embeddings=evidence.embeddings[:, part], powers=evidence.powers[:, part])
+            fit = first_fit(evidence)
+            if fit is not None:
+                ways, weights = right_ways(heard.errors[part], heard.energy[part], heard.speaks[part])
+                ways = in_order_of_voices(ways, weights, fit)
+                known = weights > 0
+                features = in_context(course_input(evidence, fit))
+                found.append(Moments(features[known], ways[known], np.float32(weight) * weights[known]))
+    return found
 
-    Arguments
-    ---------
-    parts, sources : numpy.ndarray
-        Tracks and sources, `[units, time, 2]`.
-    speaks : numpy.ndarray
-        Who speaks, `[units, people]`.
-    """
+
+def in_order_of_voices(ways: np.ndarray, weights: np.ndarray, fit: np.ndarray) -> np.ndarray:
+    """Right ways `[units]` with the people in the order in which the voices of `fit` `[signals, units, 2]` fit them better."""
+    persons = np.where(WAYS[ways] == 0, 1, -1).T  # [tracks, units]
+    if (weights * persons * (fit[:2, :, 0] - fit[:2, :, 1])).sum() < 0:
+        return np.array(OTHER_VOICES_WAYS)[ways]
+    return ways
+
+
+def way_errors(parts: np.ndarray, sources: np.ndarray) -> np.ndarray:
+    """Energy of what is wrong in each unit with each of `WAYS`, `[units, 4]`, of tracks and sources `[units, time, 2]`."""
     errors = []
     for way in WAYS:
         placed = np.stack([parts[..., way == person].sum(2) for person in (0, 1)], axis=2)
         errors.append(np.square(placed - sources).sum((1, 2)))
-    errors = uniform_filter1d(np.stack(errors, axis=1), SMOOTHED, axis=0)
-    energy = np.square(sources).sum((1, 2))
+    return uniform_filter1d(np.stack(errors, axis=1), SMOOTHED, axis=0)
+
+
+def right_ways(errors: np.ndarray, energy: np.ndarray, speaks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The right one of `WAYS` in each unit, voices in the order of the people, and how much it matters; see `Heard`."""
     one, both = speaks.sum(1) == 1, speaks.all(1)
     crossed = np.where(errors[:, 1] < errors[:, 2], 1, 2)
     best = np.where(errors.min(1) < BETTER * errors[:, 1:3].min(1), errors.argmin(1), crossed)

@@ -40,7 +40,8 @@ def test_the_right_ways(recipe):
     parts[30:40, :, 1] = first[30:40]
     parts[40:] = sources[40:, :, ::-1]  # crossed
     speaks = np.stack((np.arange(50) // 10 != 2, ~np.isin(np.arange(50) // 10, (0, 3))), axis=1)
-    ways, weights = recipe.right_ways(parts, sources, speaks)
+    errors, energy = recipe.way_errors(parts, sources), np.square(sources).sum((1, 2))
+    ways, weights = recipe.right_ways(errors, energy, speaks)
     inside = np.arange(50).reshape(5, 10)[:, 2:-2]
     assert [set(ways[part].tolist()) for part in inside] == [{0}, {1}, {3}, {0}, {2}]
     assert (weights[inside] > 0.5).all()
@@ -48,10 +49,18 @@ def test_the_right_ways(recipe):
 
 def test_what_makes_no_difference_has_no_weight(recipe):
     sources = np.random.default_rng(0).standard_normal((10, UNIT, 2))
-    _, weights = recipe.right_ways(np.zeros_like(sources), sources, np.ones((10, 2), bool))
-    assert not weights.any()
-    _, weights = recipe.right_ways(sources, sources, np.zeros((10, 2), bool))
-    assert not weights.any()
+    energy = np.square(sources).sum((1, 2))
+    for parts, speaks in ((np.zeros_like(sources), np.ones((10, 2), bool)), (sources, np.zeros((10, 2), bool))):
+        _, weights = recipe.right_ways(recipe.way_errors(parts, sources), energy, speaks)
+        assert not weights.any()
+
+
+def test_people_are_brought_into_the_order_of_the_voices(recipe):
+    ways, weights = np.array([0, 3, 1, 2, 0]), np.ones(5)
+    fit = np.zeros((3, 5, 2))
+    fit[:2, :, 0] = np.where(course.WAYS[ways] == 0, 0.5, -0.5).T  # the first voice is the first person
+    assert (recipe.in_order_of_voices(ways, weights, fit) == ways).all()
+    assert recipe.in_order_of_voices(ways, weights, -fit).tolist() == [3, 0, 2, 1, 3]
 
 
 def test_it_learns_whose_tracks_are_and_the_package_says_the_same(recipe, tmp_path, monkeypatch):

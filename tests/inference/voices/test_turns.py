@@ -43,15 +43,24 @@ def test_what_is_right_stays():
     assert all(way[0] == 0 for way in middles(found)[0]) and all(way[1] == 1 for way in middles(found)[1])
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_two_who_talk_at_once_throughout_stay(seed):
+    """Where nobody talks alone, voices are known least; a first version moved such tracks and lost a decibel and more."""
+    assert (owners(evidence(4 * [[(0, LOUD), (1, 0.5 * LOUD)]], seed)) == [0, 1]).all()
+
+
 def test_a_voice_that_changes_tracks_is_brought_back():
-    straight, crossed = [(0, LOUD), (1, LOUD)], [(1, LOUD), (0, LOUD)]
-    assert middles(owners(evidence([straight, straight, crossed]))) == [[(0, 1)], [(0, 1)], [(1, 0)]]
+    moments = [[(0, LOUD), (1, LEAK)], [(0, LEAK), (1, LOUD)], [(1, LEAK), (0, LOUD)], [(1, LOUD), (0, LEAK)]]
+    found = owners(evidence(moments)).reshape(4, 20, 2)[:, 6:14]
+    first, second = found[0, 0, 0], found[1, 0, 1]
+    assert first != second
+    assert [set(found[k, :, track].tolist()) for k, track in enumerate((0, 1, 1, 0))] == 2 * [{first}, {second}]
 
 
 def test_a_voice_on_both_tracks_is_put_on_its_own():
     split, other = [(0, LOUD), (0, LOUD)], [(1, LOUD), (1, LOUD)]
-    found = middles(owners(evidence([[(0, LOUD), (1, LOUD)], split, other])))
-    assert found == [[(0, 1)], [(0, 0)], [(1, 1)]]
+    found = middles(owners(evidence(2 * [split, other], spread=0.5)))
+    assert found in (2 * [[(0, 0)], [(1, 1)]], 2 * [[(1, 1)], [(0, 0)]])
 
 
 def test_one_person_alone_has_one_track():
@@ -119,7 +128,8 @@ def test_silence_moves_nothing_into_noise(power):
 
 
 def test_placing_in_pieces_equals_the_whole_and_loses_nothing():
-    recording = evidence([[(0, LOUD), (1, LOUD)], [(1, LOUD), (0, LOUD)], [(0, LOUD), (0, LOUD)]])
+    moments = [[(0, LOUD), (1, LOUD)], [(1, LOUD), (0, LOUD)], [(0, LOUD), (0, LOUD)]]
+    recording = evidence(moments, spread=0.8)
     tracks = np.random.default_rng(0).standard_normal((60 * 4000 - 1234, 2)).astype(np.float32)
     whole = Placing(recording, 16000)(tracks)
     placing = Placing(recording, 16000)
