@@ -56,11 +56,8 @@ SCENES = {
     "clipping": 0.01,
 }
 SECONDS, PARTS = 60.0, (60.0, 20.0, 10.0)  # of a scene with turns, and of the parts in which it is heard
-TOGETHER, SHORT, SHARE = (
-    SCENES | {"turns": 0.0, "noise_snr": [-3, 20]},
-    10.0,
-    2,
-)  # both throughout; s; as many times more
+TOGETHER = SCENES | {"turns": 0.0, "noise_snr": [-3, 20]}  # scenes in which both talk throughout
+SHORT, SHARE = 10.0, 2  # s of such a scene, and how many there are for one with turns
 OF_TOGETHER = 0.1  # weight of their moments, relative to those of turns, which most recordings of people have
 SPEAKS = -25.0  # dB under a person's loudest unit, above which he speaks
 SMOOTHED = 3  # units over which errors are averaged

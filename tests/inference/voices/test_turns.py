@@ -121,6 +121,12 @@ def test_three_people_on_three_tracks():
     ]
 
 
+@pytest.mark.filterwarnings("error")
+def test_two_voices_that_are_one_are_no_numbers_that_are_none():
+    recording = evidence(4 * [[(0, LOUD), (0, LOUD)]], spread=0.0)
+    assert np.isin(owners(recording, several=True), (0, 1)).all()
+
+
 @pytest.mark.parametrize("power", [0.0, 1e-30])
 def test_silence_moves_nothing_into_noise(power):
     found = owners(Evidence(np.zeros((3, 10, 16)), np.full((3, 10), power), 4000, np.array([[ONE, power]])))

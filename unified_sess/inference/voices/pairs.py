@@ -10,8 +10,8 @@ from unified_sess.inference.voices.paths import likeliest
 MOST_UNITS = 4000  # of a recording, in which pairs are compared: memory stays bounded
 BLOCKS = 8  # in which so many units lie together, evenly spread
 # How much better two voices explain what is heard than one does, less `ALIKE_COST` times their cosine, and `SURENESS` times
-# the mean likelihood of their course. What k-means finds has `FOUND` s of speech more to speak for it: in short recordings
-# small parts explain by chance.
+# the mean likelihood of their course. What k-means finds counts more by `FOUND` over the seconds of speech: in short
+# recordings small parts explain something by chance.
 ALIKE_COST, SURENESS, FOUND = 0.03, 0.2, 0.25
 LIKELIHOOD = 3.0  # weight of its logarithm, relative to what a change of the course costs
 
@@ -46,6 +46,7 @@ def fits(embeddings: np.ndarray, voices: np.ndarray) -> np.ndarray:
     """How well signals `[signals, units, size]` fit each of several voices, about -0.5 to 0.5 of two, `[signals, units, voices]`."""
     cosines = voices @ voices.T
     apart = 1 - (cosines.sum() - len(voices)) / (len(voices) * (len(voices) - 1))
+    apart = max(apart, 1e-3)  # of voices that are one
     fit = embeddings @ voices.T.astype(np.float32)
     return np.clip((fit - fit.mean(2, keepdims=True)) / apart, -0.75, 0.75)
 
