@@ -9,7 +9,6 @@ hour on one core for the tracks, and ten minutes for the steps.
 """
 
 import argparse
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -17,14 +16,13 @@ import soxr
 import torch
 import torch.nn.functional as F
 from tqdm import tqdm
+from two_tracks import dataset, run
 
-from unified_sess.data.dynamic_mixing import DynamicMixingDataset
 from unified_sess.inference.separating import Separator
 from unified_sess.inference.voices.counter import WEIGHTS, counter_input
 from unified_sess.inference.voices.encoder import BANDS, FRAMES, VoiceEncoder
 from unified_sess.nnet.voice_encoder import VoiceEncoder as Network
-from unified_sess.utils.errors import UserError, one_line_errors
-from unified_sess.utils.files import atomic_path
+from unified_sess.utils.errors import UserError
 
 SCENES = {
     "active": [0, 0.4, 0.6],
@@ -45,7 +43,7 @@ SHORTEST = 9  # units in a stretch
 SPEAKS, SILENT = -20.0, -35.0  # dB under the loud units of a scene, above and below which a person speaks, or is silent
 ALONE, TOGETHER = 4, 2  # units in which one person speaks alone, and each of two
 DROPPED = 0.3  # share of the features that a step does not see
-FEWEST, FEWEST_STEPS = 50, 20  # scenes to learn from, and steps
+SCENE_COUNT, FEWEST = 5000, (50, 20)  # scenes, and scenes and steps at least
 
 
 class Pieces(NamedTuple):
@@ -61,38 +59,15 @@ class Pieces(NamedTuple):
 
 def main() -> None:
     """Read the command line, make scenes, train and write the weights."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--speech", nargs="+", required=True, help="folders of speech, one person a file")
-    parser.add_argument("--shares", nargs="+", type=float, help="share of the scenes from each folder")
-    parser.add_argument("--noise", nargs="+", required=True, help="folders of noise")
-    parser.add_argument("--noise-shares", nargs="+", type=float, help="share of the noise from each folder")
-    parser.add_argument("--cache", type=Path, required=True, help="folder for decoded audio and rooms")
-    parser.add_argument("--model", type=Path, help="that separates; default: the model that ships")
-    parser.add_argument("--scenes", type=int, default=5000)
-    parser.add_argument("--steps", type=int, default=3000)
-    parser.add_argument("--output", type=Path, default=WEIGHTS, help="default: the file of the package")
-    options = parser.parse_args()
-    with one_line_errors("train_counter.py"):
-        if options.scenes < FEWEST or options.steps < FEWEST_STEPS:
-            raise UserError(f"give at least {FEWEST} --scenes and {FEWEST_STEPS} --steps")
-        model = Separator.load(options.model)
-        if model.num_spks != 2:
-            raise UserError(f"{model.name} has {model.num_spks} outputs: one person or two is told of two")
-        network = train(make_pieces(options, model), options.steps)
-        options.output.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_path(options.output) as temporary, open(temporary, "wb") as file:
-            np.savez_compressed(file, **network.arrays())
+    run("train_counter.py", __doc__, WEIGHTS, SCENE_COUNT, FEWEST, make_pieces, train)
 
 
 def make_pieces(options: argparse.Namespace, model: Separator) -> Pieces:
     """All scenes, separated; the same arguments give the same ones."""
-    dataset = DynamicMixingDataset(
-        options.speech, options.noise, options.cache, model.sample_rate, 2, round(SECONDS * model.sample_rate), seed=5,
-        speed_factors=None, speech_shares=options.shares, noise_shares=options.noise_shares, scenes=SCENES,
-    )  # fmt: skip
+    made = dataset(options, model.sample_rate, SECONDS, 5, SCENES)
     listener, found = VoiceEncoder(RATE), []
     for first in tqdm(range(0, options.scenes, SEPARATED), desc="scenes to separate"):
-        scenes = [dataset.scene((0, k, None)) for k in range(first, min(first + SEPARATED, options.scenes))]
+        scenes = [made.scene((0, k, None)) for k in range(first, min(first + SEPARATED, options.scenes))]
         mixtures = torch.from_numpy(np.stack([scene.mixture for scene in scenes]).astype(np.float32))
         for scene, tracks in zip(scenes, model.separate_batch(mixtures).cpu().numpy(), strict=True):
             heard = soxr.resample(np.concatenate((tracks, scene.images), axis=1), model.sample_rate, RATE).T

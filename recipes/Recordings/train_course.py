@@ -9,7 +9,6 @@ is what comes nearest to the truth. Some half an hour on one core for the tracks
 """
 
 import argparse
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -18,8 +17,8 @@ import torch.nn.functional as F
 from scipy.ndimage import uniform_filter1d
 from torch import nn
 from tqdm import tqdm
+from two_tracks import dataset, run
 
-from unified_sess.data.dynamic_mixing import DynamicMixingDataset
 from unified_sess.data.scenes.scene import Scene
 from unified_sess.inference.separating import Separator
 from unified_sess.inference.voices.course import (
@@ -37,8 +36,7 @@ from unified_sess.inference.voices.course import (
 from unified_sess.inference.voices.encoder import UNIT
 from unified_sess.inference.voices.evidence import Evidence, Listener
 from unified_sess.inference.voices.turns import first_fit
-from unified_sess.utils.errors import UserError, one_line_errors
-from unified_sess.utils.files import atomic_path
+from unified_sess.utils.errors import UserError
 
 SCENES = {
     "active": [0, 0, 1],
@@ -64,7 +62,7 @@ SMOOTHED = 3  # units over which errors are averaged
 BETTER = 0.8  # share of the error of two voices on two tracks, below which one voice on both is right
 HIDDEN, DROPPED = 32, 0.2  # units of a layer, and the share that a step leaves out
 BATCH, RATE = 768, 4e-3
-FEWEST, FEWEST_STEPS = 10, 20  # scenes to learn from, and steps
+SCENE_COUNT, FEWEST = 250, (10, 20)  # scenes, and scenes and steps at least
 
 
 class Heard(NamedTuple):
@@ -126,39 +124,16 @@ class CourseNetwork(nn.Module):
 
 def main() -> None:
     """Read the command line, make scenes, train and write the weights."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--speech", nargs="+", required=True, help="folders of speech, one person a file")
-    parser.add_argument("--shares", nargs="+", type=float, help="share of the scenes from each folder")
-    parser.add_argument("--noise", nargs="+", required=True, help="folders of noise")
-    parser.add_argument("--noise-shares", nargs="+", type=float, help="share of the noise from each folder")
-    parser.add_argument("--cache", type=Path, required=True, help="folder for decoded audio and rooms")
-    parser.add_argument("--model", type=Path, help="that separates; default: the model that ships")
-    parser.add_argument("--scenes", type=int, default=250)
-    parser.add_argument("--steps", type=int, default=3000)
-    parser.add_argument("--output", type=Path, default=WEIGHTS, help="default: the file of the package")
-    options = parser.parse_args()
-    with one_line_errors("train_course.py"):
-        if options.scenes < FEWEST or options.steps < FEWEST_STEPS:
-            raise UserError(f"give at least {FEWEST} --scenes and {FEWEST_STEPS} --steps")
-        model = Separator.load(options.model)
-        if model.num_spks != 2:
-            raise UserError(f"{model.name} has {model.num_spks} outputs: a course is learnt of two")
-        network = train(make_moments(options, model), options.steps)
-        options.output.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_path(options.output) as temporary, open(temporary, "wb") as file:
-            np.savez_compressed(file, **network.arrays())
+    run("train_course.py", __doc__, WEIGHTS, SCENE_COUNT, FEWEST, make_moments, train)
 
 
 def make_moments(options: argparse.Namespace, model: Separator) -> Moments:
     """The units of all scenes; the same arguments give the same ones."""
     found = []
     for scenes, seconds, count, weight in ((SCENES, SECONDS, 1, 1.0), (TOGETHER, SHORT, SHARE, OF_TOGETHER)):
-        dataset = DynamicMixingDataset(
-            options.speech, options.noise, options.cache, model.sample_rate, 2, round(seconds * model.sample_rate),
-            seed=7, speed_factors=None, speech_shares=options.shares, noise_shares=options.noise_shares, scenes=scenes,
-        )  # fmt: skip
+        made = dataset(options, model.sample_rate, seconds, 7, scenes)
         for k in tqdm(range(count * options.scenes), desc=f"scenes of {seconds:g} s to separate"):
-            scene = dataset.scene((0, k, None))
+            scene = made.scene((0, k, None))
             tracks = model.separate_windows(scene.mixture[None].astype(np.float32))[0]
             found += moments_of(hear(scene, tracks, model.sample_rate), weight)
     if not found:

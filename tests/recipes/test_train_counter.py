@@ -17,6 +17,12 @@ PIECES = 40
 
 @pytest.fixture(scope="module")
 def recipe(repository):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(repository / "recipes" / "Recordings"))
+        return load(repository)
+
+
+def load(repository):
     return SimpleNamespace(**runpy.run_path(str(repository / "recipes" / "Recordings" / "train_counter.py")))
 
 
@@ -71,6 +77,7 @@ def test_pieces_of_one_kind_alone_are_refused(recipe, pieces, first):
 
 def run(repository, arguments, monkeypatch):
     script = repository / "recipes" / "Recordings" / "train_counter.py"
+    monkeypatch.syspath_prepend(str(script.parent))
     monkeypatch.setattr(sys, "argv", [str(script), *map(str, arguments)])
     runpy.run_path(str(script), run_name="__main__")
 

@@ -17,6 +17,12 @@ UNIT = 64  # samples
 
 @pytest.fixture(scope="module")
 def recipe(repository):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(repository / "recipes" / "Recordings"))
+        return load(repository)
+
+
+def load(repository):
     return SimpleNamespace(**runpy.run_path(str(repository / "recipes" / "Recordings" / "train_course.py")))
 
 
@@ -78,6 +84,7 @@ def test_it_learns_whose_tracks_are_and_the_package_says_the_same(recipe, tmp_pa
 
 def run(repository, arguments, monkeypatch):
     script = repository / "recipes" / "Recordings" / "train_course.py"
+    monkeypatch.syspath_prepend(str(script.parent))
     monkeypatch.setattr(sys, "argv", [str(script), *map(str, arguments)])
     runpy.run_path(str(script), run_name="__main__")
 
