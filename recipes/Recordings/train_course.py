@@ -136,7 +136,7 @@ def make_moments(options: argparse.Namespace, model: Separator) -> Moments:
             scene = made.scene((0, k, None))
             tracks = model.separate_windows(scene.mixture[None].astype(np.float32))[0]
             found += moments_of(hear(scene, tracks, model.sample_rate), weight)
-    if not found:
+    if not any(len(moments.ways) for moments in found):
         raise UserError("no scene holds two voices that can be told apart: give more --scenes or --speech")
     return Moments(*(np.concatenate(part) for part in zip(*found, strict=True)))
 

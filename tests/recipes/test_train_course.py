@@ -11,6 +11,7 @@ import torch
 from tests.data.folders import make_folders
 from tests.inference.stub import GainModel
 from unified_sess.inference.voices import course
+from unified_sess.utils.errors import UserError
 
 UNIT = 64  # samples
 
@@ -87,6 +88,16 @@ def run(repository, arguments, monkeypatch):
     monkeypatch.syspath_prepend(str(script.parent))
     monkeypatch.setattr(sys, "argv", [str(script), *map(str, arguments)])
     runpy.run_path(str(script), run_name="__main__")
+
+
+def test_scenes_that_teach_nothing_are_refused(recipe, monkeypatch):
+    silent = SimpleNamespace(scene=lambda which: SimpleNamespace(mixture=np.zeros(16000)))
+    nothing = recipe.Moments(*(part[:0] for part in moments(recipe, 4)))
+    monkeypatch.setitem(recipe.make_moments.__globals__, "dataset", lambda *_: silent)
+    monkeypatch.setitem(recipe.make_moments.__globals__, "hear", lambda *_: None)
+    monkeypatch.setitem(recipe.make_moments.__globals__, "moments_of", lambda *_: [nothing])
+    with pytest.raises(UserError, match="no scene holds two voices"):
+        recipe.make_moments(SimpleNamespace(scenes=1), GainModel(0.6, 0.4))
 
 
 @pytest.mark.slow
