@@ -222,6 +222,19 @@ def test_the_silence_threshold_is_kept(folder, tmp_path):
     assert UnifiedSeparation.from_pretrained(tmp_path / "saved").config.silence_threshold == -25
 
 
+@pytest.mark.parametrize(
+    "change_of", [{"silence_threshold": -30.0}, {"silence_threshold": -40.0, "enhanced_from": "sources"}]
+)
+def test_the_digest_of_a_model_without_config_changes_with_its_options(folder, change_of):
+    """Results are made anew where it changes."""
+    modules = UnifiedSeparation.from_pretrained(folder, device="cpu").mods
+    digests = [
+        UnifiedSeparation(modules, {"num_spks": 2, "sample_rate": 8000, "silence_threshold": -40.0} | options).digest()
+        for options in ({}, {}, change_of)
+    ]
+    assert digests[0] == digests[1] != digests[2]
+
+
 OPTIONS = {"silence_threshold": -35.0, "enhanced_from": "sources"}
 
 

@@ -1,15 +1,12 @@
 """The recipe of the network that tells one person from two."""
 
 import runpy
-import sys
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from tests.data.folders import make_folders
-from tests.inference.stub import GainModel
 from unified_sess.utils.errors import UserError
 
 PIECES = 40
@@ -73,41 +70,3 @@ def test_pieces_of_one_kind_alone_are_refused(recipe, pieces, first):
     """A draw would look for the other kind for ever."""
     with pytest.raises(UserError, match=f"holds {2 - first} of two"):
         recipe.train(recipe.Pieces(*(part[first::2] for part in pieces)), steps=25)
-
-
-def run(repository, arguments, monkeypatch):
-    script = repository / "recipes" / "Recordings" / "train_counter.py"
-    monkeypatch.syspath_prepend(str(script.parent))
-    monkeypatch.setattr(sys, "argv", [str(script), *map(str, arguments)])
-    runpy.run_path(str(script), run_name="__main__")
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory):
-    return make_folders(tmp_path_factory.mktemp("train"), speakers=4, utterances=2, seconds=8, noises=2)
-
-
-@pytest.mark.slow
-def test_from_folders_to_weights(repository, folders, tmp_path, monkeypatch):
-    speech, noise = folders
-    output = tmp_path / "counter.npz"
-    arguments = ["--speech", speech, "--noise", noise / "tr", "--cache", tmp_path / "cache", "--output", output]
-    run(repository, [*arguments, "--scenes", 50, "--steps", 20], monkeypatch)
-    with np.load(output) as file:
-        assert file["linear.bias"].shape == (1,) and all(np.isfinite(file[name]).all() for name in file)
-
-
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [(["--scenes", 3], "at least 50 --scenes"), (["--steps", 1], "20 --steps"), ([], "has 3 outputs")],
-)
-def test_what_cannot_be_learnt_from_is_one_line(repository, tmp_path, monkeypatch, capsys, options, said):
-    from unified_sess.inference.separating import Separator
-
-    monkeypatch.setattr(Separator, "load", lambda source: GainModel(0.4, 0.3, 0.3))
-    arguments = ["--speech", tmp_path, "--noise", tmp_path, "--cache", tmp_path, "--output", tmp_path / "counter.npz"]
-    with pytest.raises(SystemExit) as stop:
-        run(repository, [*arguments, *options], monkeypatch)
-    assert stop.value.code != 0 and not (tmp_path / "counter.npz").exists()
-    error = capsys.readouterr().err
-    assert said in error and error.count("\n") == 1

@@ -1,14 +1,12 @@
 """The recipe of the network that tells which voice is on which track."""
 
 import runpy
-import sys
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from tests.data.folders import make_folders
 from tests.inference.stub import GainModel
 from unified_sess.inference.voices import course
 from unified_sess.utils.errors import UserError
@@ -83,13 +81,6 @@ def test_it_learns_whose_tracks_are_and_the_package_says_the_same(recipe, tmp_pa
     np.testing.assert_allclose(course._said(alone), expected, atol=0.02)
 
 
-def run(repository, arguments, monkeypatch):
-    script = repository / "recipes" / "Recordings" / "train_course.py"
-    monkeypatch.syspath_prepend(str(script.parent))
-    monkeypatch.setattr(sys, "argv", [str(script), *map(str, arguments)])
-    runpy.run_path(str(script), run_name="__main__")
-
-
 def test_scenes_that_teach_nothing_are_refused(recipe, monkeypatch):
     silent = SimpleNamespace(scene=lambda which: SimpleNamespace(mixture=np.zeros(16000)))
     nothing = recipe.Moments(*(part[:0] for part in moments(recipe, 4)))
@@ -98,29 +89,3 @@ def test_scenes_that_teach_nothing_are_refused(recipe, monkeypatch):
     monkeypatch.setitem(recipe.make_moments.__globals__, "moments_of", lambda *_: [nothing])
     with pytest.raises(UserError, match="no scene holds two voices"):
         recipe.make_moments(SimpleNamespace(scenes=1), GainModel(0.6, 0.4))
-
-
-@pytest.mark.slow
-def test_from_folders_to_weights(repository, tmp_path, monkeypatch):
-    speech, noise = make_folders(tmp_path / "train", speakers=4, utterances=3, seconds=8, noises=2)
-    output = tmp_path / "course.npz"
-    arguments = ["--speech", speech, "--noise", noise / "tr", "--cache", tmp_path / "cache", "--output", output]
-    run(repository, [*arguments, "--scenes", 10, "--steps", 20], monkeypatch)
-    with np.load(output) as file:
-        assert file["last.bias"].shape == (4,) and all(np.isfinite(file[name]).all() for name in file)
-
-
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [(["--scenes", 3], "at least 10 --scenes"), (["--steps", 1], "20 --steps"), ([], "has 3 outputs")],
-)
-def test_what_cannot_be_learnt_from_is_one_line(repository, tmp_path, monkeypatch, capsys, options, said):
-    from unified_sess.inference.separating import Separator
-
-    monkeypatch.setattr(Separator, "load", lambda source: GainModel(0.4, 0.3, 0.3))
-    arguments = ["--speech", tmp_path, "--noise", tmp_path, "--cache", tmp_path, "--output", tmp_path / "course.npz"]
-    with pytest.raises(SystemExit) as stop:
-        run(repository, [*arguments, *options], monkeypatch)
-    assert stop.value.code != 0 and not (tmp_path / "course.npz").exists()
-    error = capsys.readouterr().err
-    assert said in error and error.count("\n") == 1

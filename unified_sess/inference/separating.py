@@ -175,8 +175,9 @@ class Separating:
         return self.run(torch.from_numpy(mixtures), enhanced).cpu().numpy()
 
     def digest(self) -> str:
-        """32 hexadecimal digits of network, weights, sample rate and silence threshold, the same on any device."""
-        network = repr(self.mods) if self.config is None else self.config._asdict()
+        """32 hexadecimal digits of all that the outputs depend on, the same on any device."""
+        unknown = [repr(self.mods), self.silence_threshold, self.enhanced_from]
+        network = unknown if self.config is None else self.config._asdict()
         digest = hashlib.sha256(json.dumps([network, self.num_spks, self.sample_rate], sort_keys=True).encode())
         for name, tensor in sorted(self.mods.state_dict().items()):
             digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
