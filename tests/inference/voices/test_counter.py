@@ -8,7 +8,16 @@ import torch
 
 from unified_sess.data.demo.speech import read_voices
 from unified_sess.inference.voices import counter
-from unified_sess.inference.voices.counter import FEWEST, STRETCH, counter_input, stretches, two_people
+from unified_sess.inference.voices.counter import (
+    FEWEST,
+    SHORT,
+    SHORT_STEP,
+    STEP,
+    STRETCH,
+    counter_input,
+    stretches,
+    two_people,
+)
 from unified_sess.inference.voices.encoder import BANDS, FRAMES, VoiceEncoder
 from unified_sess.inference.voices.network import StretchNetwork
 from unified_sess.nnet.voice_encoder import VoiceEncoder as Network
@@ -67,10 +76,11 @@ def test_of_three_tracks_the_likeliest_pair_counts(people):
 
 
 @pytest.mark.parametrize("units", [1, 8, 19, 20, 24, 25, 29, 34, 120])
-def test_stretches_hear_every_unit_and_none_is_too_short(units):
-    found = stretches(units)
+@pytest.mark.parametrize("length, step", [(STRETCH, STEP), (SHORT, SHORT_STEP)])
+def test_stretches_hear_every_unit_and_none_is_too_short(units, length, step):
+    found = stretches(units, length, step)
     assert {unit for first, last in found for unit in range(first, last)} == set(range(units))
-    assert all(min(units, FEWEST) <= last - first <= STRETCH for first, last in found)
+    assert all(min(units, FEWEST) <= last - first < length + step for first, last in found)
     assert len({last for _, last in found}) == len(found)
 
 

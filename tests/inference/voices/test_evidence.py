@@ -18,8 +18,9 @@ def test_pieces_give_the_same_as_the_whole(seconds):
         found.append(listener.finish())
     np.testing.assert_allclose(found[0].embeddings, found[1].embeddings, atol=1e-5)
     np.testing.assert_allclose(found[0].powers, found[1].powers)
-    np.testing.assert_allclose(found[0].stretches, found[1].stretches, rtol=1e-4, atol=1e-4)
-    assert found[0].powers.shape == (3, -(-len(tracks) // 2048)) and len(found[0].stretches)
+    for one, other in zip(found[0][3:], found[1][3:], strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
+    assert found[0].powers.shape == (3, -(-len(tracks) // 2048)) and len(found[0].stretches) <= len(found[0].short)
 
 
 def test_chunks_leave_no_seam():
@@ -42,4 +43,4 @@ def test_silence_is_no_evidence():
 def test_nothing_at_all():
     listener = Listener(2, 8000)
     found = listener.finish()
-    assert found.powers.shape == (3, 0) and found.stretches.shape == (0, 2)
+    assert found.powers.shape == (3, 0) and found.stretches.shape == found.short.shape == (0, 2)

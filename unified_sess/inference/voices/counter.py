@@ -9,13 +9,13 @@ from unified_sess.inference.voices.encoder import FRAMES
 from unified_sess.inference.voices.network import StretchNetwork
 
 WEIGHTS = Path(__file__).parents[2] / "models" / "voices" / "counter.npz"
-STRETCH = 20  # units that are heard at once, 5.1 s
-STEP = 5  # units from one stretch to the next
+STRETCH, STEP = 20, 5  # units that are heard at once, 5.1 s, and from one stretch to the next
+SHORT, SHORT_STEP = 9, 3  # the same of short ones, 2.3 s
 FEWEST = 9  # units in a stretch, unless there are no more
 FLOOR = 1e-6  # power relative to the loud frames, under which nothing is told apart
 
 
-def two_people(powers: np.ndarray) -> np.ndarray:
+def two_people(powers: np.ndarray, length: int = STRETCH, step: int = STEP) -> np.ndarray:
     """How much stretches of tracks sound like two people and not like one, as logits `[stretches]`.
 
     Arguments
@@ -23,11 +23,13 @@ def two_people(powers: np.ndarray) -> np.ndarray:
     powers : numpy.ndarray
         Power in the bands of two or more tracks and of their sum, `[tracks + 1, frames, bands]`. Of more than
         two tracks the loudest is heard beside each other one, and the likeliest pair counts.
+    length, step : int
+        Units in a stretch, and from one to the next.
 
     Returns
     -------
     numpy.ndarray
-        float64 `[stretches]`, of `STRETCH` units each, every `STEP` units; fewer where there is no more.
+        float64 `[stretches]`, see `stretches`.
 
     Example
     -------
@@ -35,16 +37,17 @@ def two_people(powers: np.ndarray) -> np.ndarray:
     (4,)
     """
     found = []
-    for first, last in stretches(powers.shape[1] // FRAMES):
+    for first, last in stretches(powers.shape[1] // FRAMES, length, step):
         found.append(max(_logits(pair) for pair in _pairs(powers[:, first * FRAMES : last * FRAMES])))
     return np.array(found)
 
 
-def stretches(units: int) -> list[tuple[int, int]]:
-    """First unit and the one behind the last of each stretch of so many units; none of nothing."""
-    starts = range(0, max(units - FEWEST, 0) + 1, STEP) if units else ()
-    found = [(start, min(start + STRETCH, units)) for start in starts]
-    return [pair for k, pair in enumerate(found) if k == 0 or pair[1] > found[k - 1][1]]
+def stretches(units: int, length: int = STRETCH, step: int = STEP) -> list[tuple[int, int]]:
+    """First unit and the one behind the last of each stretch of so many units, others at the end; none of nothing."""
+    starts = range(0, max(units - FEWEST, 0) + 1, step) if units else ()
+    ends = [min(start + length, units) for start in starts]
+    found = [pair for k, pair in enumerate(zip(starts, ends, strict=True)) if k == 0 or pair[1] > ends[k - 1]]
+    return [*found[:-1], *((start, units) for start, _ in found[-1:])]
 
 
 def counter_input(powers: np.ndarray) -> np.ndarray:

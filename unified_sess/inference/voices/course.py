@@ -31,7 +31,7 @@ def log_likelihoods(evidence: Evidence, fit: np.ndarray) -> np.ndarray:
     Example
     -------
     >>> rng = np.random.default_rng(0)
-    >>> evidence = Evidence(rng.standard_normal((3, 9, 8)), rng.random((3, 9)), 4096, np.zeros((1, 2)))
+    >>> evidence = Evidence(rng.standard_normal((3, 9, 8)), rng.random((3, 9)), 4096, np.zeros((1, 2)), np.zeros((1, 2)))
     >>> np.exp(log_likelihoods(evidence, rng.standard_normal((3, 9, 2)))).sum(1).round(3).tolist()
     [1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0]
     """

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from unified_sess.inference.voices.counter import stretches, two_people
+from unified_sess.inference.voices.counter import SHORT, SHORT_STEP, STEP, STRETCH, stretches, two_people
 from unified_sess.inference.voices.encoder import FRAMES, SPAN, SPEECH_RMS, WEIGHTS, VoiceEncoder
 
 CHUNK = 120  # units that are heard at once, half a minute
@@ -15,7 +15,7 @@ MARGIN = SPAN // 2 + 1  # units around a chunk that its embeddings hear too
 
 
 class Evidence(NamedTuple):
-    """Per unit of 0.256 s, and per stretch of some 5 s.
+    """Per unit of 0.256 s, and per stretch of some 5 and 2 s.
 
     embeddings : numpy.ndarray
         `[signals, units, size]`, float16: of each track, and of their sum as the last signal.
@@ -23,14 +23,16 @@ class Evidence(NamedTuple):
         Mean squares `[signals, units]` of the same.
     unit : int
         Samples in a unit.
-    stretches : numpy.ndarray
-        `[stretches, 2]`: how much each sounds like two people, see `counter.two_people`, and its mean square.
+    stretches, short : numpy.ndarray
+        `[stretches, 2]`: how much each sounds like two people, see `counter.two_people`, and its mean square; long and
+        short ones.
     """
 
     embeddings: np.ndarray
     powers: np.ndarray
     unit: int
     stretches: np.ndarray
+    short: np.ndarray
 
 
 class Listener:
@@ -54,7 +56,7 @@ class Listener:
         self.encoder = VoiceEncoder(sample_rate)
         self.loudest = 0.0
         # In one piece of memory each: many small ones would hold back what is freed between them.
-        self.embeddings, self.powers, self.stretches = io.BytesIO(), io.BytesIO(), io.BytesIO()
+        self.embeddings, self.powers, self.stretches, self.short = (io.BytesIO() for _ in range(4))
         before = np.zeros((tracks + 1, MARGIN * self.encoder.unit), np.float32)
         self.waiting = [before]  # what is not heard yet, behind the margin of what was heard
 
@@ -76,8 +78,8 @@ class Listener:
         self._hear(np.pad(signals, ((0, 0), (0, missing))), count)
         powers = np.frombuffer(self.powers.getbuffer(), np.float64).reshape(-1, len(signals))
         embeddings = np.frombuffer(self.embeddings.getbuffer(), np.float16).reshape(*powers.shape, self.encoder.size)
-        stretches = np.frombuffer(self.stretches.getbuffer(), np.float64).reshape(-1, 2)
-        return Evidence(embeddings.swapaxes(0, 1), powers.T, unit, stretches)
+        found = [np.frombuffer(file.getbuffer(), np.float64).reshape(-1, 2) for file in (self.stretches, self.short)]
+        return Evidence(embeddings.swapaxes(0, 1), powers.T, unit, *found)
 
     def _hear(self, signals, count):
         """Evidence of the `count` units between the margins of signals `[signals, time]`."""
@@ -91,8 +93,9 @@ class Listener:
         found = self.encoder.embeddings(spectrum)[:, inside].swapaxes(0, 1)
         self.embeddings.write(np.ascontiguousarray(found, np.float16).data)
         heard = spectrum[:, MARGIN * FRAMES : (MARGIN + count) * FRAMES]
-        loudness = [powers[-1, first:last].mean() for first, last in stretches(count)]
-        self.stretches.write(np.stack((two_people(heard), loudness), axis=1).astype(np.float64).data)
+        for file, size in ((self.stretches, (STRETCH, STEP)), (self.short, (SHORT, SHORT_STEP))):
+            loudness = [powers[-1, first:last].mean() for first, last in stretches(count, *size)]
+            file.write(np.stack((two_people(heard, *size), loudness), axis=1).astype(np.float64).data)
 
 
 @functools.cache

@@ -24,8 +24,3 @@ def likeliest(scores: np.ndarray) -> np.ndarray:
     for before in reversed(came):
         path.append(np.take_along_axis(before, path[-1], -1))
     return np.stack(path[::-1], axis=-1)[..., 0, :]
-
-
-def evidence_of(scores: np.ndarray, path: np.ndarray) -> float:
-    """The sum of scores `[units, ways]` along a path `[units]`, less what its changes cost."""
-    return float(scores[np.arange(len(path)), path].sum() - CHANGE * (np.diff(path) != 0).sum())

@@ -15,6 +15,9 @@ SHORTEST = 6.0  # s of speech, under which voices are not known well enough to t
 AGREEING, ONE_PERSON, SPEECH = 14.0, (-6.4, -12.4), (4.0, 64.0)
 ECHOING, SHORTEST_TURN = 0.45, 0.6  # s
 LOUD = -30.0  # dB under the loudest stretch, where a stretch counts
+# Both talk throughout: of the short stretches that are at most `LOUD_SHORT` dB quieter than the loudest one, all but
+# `FEW` sound like two people.
+LOUD_SHORT, FEW = -15.0, 0.1
 
 
 def is_one_person(evidence: Evidence, counts: np.ndarray, embeddings: np.ndarray, weights: np.ndarray) -> bool:
@@ -31,10 +34,21 @@ def is_one_person(evidence: Evidence, counts: np.ndarray, embeddings: np.ndarray
     """
     seconds = counts[-1].sum() * UNIT
     agreement = _agreement(embeddings, weights, seconds)
-    two = _two_people(evidence.stretches) - AGREEING * agreement
+    two = _loud(evidence.stretches, LOUD).mean() - AGREEING * agreement
     if two < np.interp(np.log(seconds), np.log(SPEECH), ONE_PERSON):
         return True
     return seconds >= SHORTEST and agreement > ECHOING and _only_echoes(evidence.powers[:-1].T, counts[-1] > 0.5)
+
+
+def both_throughout(short: np.ndarray) -> bool:
+    """Whether two people talk at once all the time, of short stretches `[stretches, 2]` of `Evidence`.
+
+    Example
+    -------
+    >>> both_throughout(np.array([[2.0, 1.0], [1.5, 0.5], [-3.0, 1e-3]]))
+    True
+    """
+    return bool(np.quantile(_loud(short, LOUD_SHORT), FEW) > 0)
 
 
 def _only_echoes(powers, speech):
@@ -44,10 +58,10 @@ def _only_echoes(powers, speech):
     return np.delete(echoes, powers.sum(0).argmax()).all()
 
 
-def _two_people(stretches):
-    """Mean of what the loud stretches `[stretches, 2]` sound like."""
+def _loud(stretches, level):
+    """How much stretches `[stretches, 2]` sound like two people, those at most `level` dB quieter than the loudest."""
     logits, powers = stretches.T
-    return logits[powers >= powers.max() * 10 ** (LOUD / 10)].mean()
+    return logits[powers >= powers.max() * 10 ** (level / 10)]
 
 
 def _agreement(embeddings, weights, seconds):

@@ -10,15 +10,12 @@ from unified_sess.inference.voices.course import WAYS, log_likelihoods
 from unified_sess.inference.voices.encoder import UNIT
 from unified_sess.inference.voices.evidence import Evidence
 from unified_sess.inference.voices.pairs import LIKELIHOOD, MOST_UNITS, best_pair, fits
-from unified_sess.inference.voices.paths import evidence_of, likeliest
-from unified_sess.inference.voices.people import SHORTEST, is_one_person
+from unified_sess.inference.voices.paths import likeliest
+from unified_sess.inference.voices.people import SHORTEST, both_throughout, is_one_person
 from unified_sess.inference.voices.speech import speech_in, worth_hearing
 
 MOST_TRACKS = 3  # of more the ways to give tracks to voices become too many
 FEWEST = 2.0  # s of speech, under which one person is not told from two
-# Evidence for a second of speech that two voices move, under which the tracks stay: where both talk throughout they are
-# known least, and the network keeps them apart best.
-MOVING = 22.0
 # Of three tracks, where nothing was learnt:
 ALIKE = 0.45  # cosine of two of three directions from which they are one voice
 WHOLE = 1.0  # what the sum of the tracks says, relative to a track, where all of it is one voice
@@ -31,6 +28,7 @@ def owners(evidence: Evidence, several: bool = False) -> np.ndarray:
 
     A voice that is spread over the tracks, or on another one than before, is recognised by its sound. Where the whole
     recording sounds alike, and its tracks as parts of one voice, there is one person, on the track of most energy.
+    Where two people talk at once throughout, voices are known least, and the tracks stay as the network has them.
     Otherwise the course of a recording is the likeliest path (Viterbi) through the ways to give the tracks to the voices,
     if it is long enough to know them.
 
@@ -60,7 +58,7 @@ def owners(evidence: Evidence, several: bool = False) -> np.ndarray:
     alone = np.full_like(stay, evidence.powers[:-1].sum(1).argmax())
     if not several and is_one_person(evidence, counts, *heard):
         return alone
-    if seconds < SHORTEST:
+    if seconds < SHORTEST or tracks == 2 and both_throughout(evidence.short):
         return stay
     voices = find_voices(*heard, 2, same=1.0)
     if tracks > 2:
@@ -76,8 +74,6 @@ def owners(evidence: Evidence, several: bool = False) -> np.ndarray:
         ways = np.array(list(itertools.product(range(len(voices)), repeat=tracks)))
         scores = _scores(fit, counts, ways)
     way = likeliest(scores)
-    if tracks == 2 and _gain(scores, way) < MOVING * seconds:
-        return stay
     # Each voice keeps the track that it has most of the time.
     own = np.zeros((tracks, tracks))
     own[: len(voices)] = np.einsum("tuv,tu->vt", fit[:tracks], counts[:tracks])
@@ -89,14 +85,6 @@ def first_fit(evidence: Evidence) -> np.ndarray | None:
     used = worth_hearing(speech_in(evidence.powers))
     voices = find_voices(evidence.embeddings.reshape(used.size, -1), used.ravel(), 2, same=1.0)
     return fits(evidence.embeddings, voices) if len(voices) == 2 else None
-
-
-def _gain(scores, way):
-    """Evidence of a course of two voices that they do not stay on one track each all the time."""
-    stays = max(
-        evidence_of(scores, np.full_like(way, number)) for number, pair in enumerate(WAYS) if pair[0] != pair[1]
-    )
-    return evidence_of(scores, way) - stays
 
 
 def _scores(fit, counts, ways):
