@@ -13,6 +13,7 @@ BLOCKS = 8  # in which so many units lie together, evenly spread
 # the mean likelihood of their course. What k-means finds counts more by `FOUND` over the seconds of speech: in short
 # recordings small parts explain something by chance.
 ALIKE_COST, SURENESS, FOUND = 0.03, 0.2, 0.25
+PROMISING, ROUNDS = 5, 3  # pairs that are taken further, and how often
 LIKELIHOOD = 3.0  # weight of its logarithm, relative to what a change of the course costs
 
 
@@ -31,15 +32,18 @@ def best_pair(evidence: Evidence, counts: np.ndarray, used: np.ndarray, pairs: n
     seconds = counts[-1].sum() * UNIT
     some = _blocks(counts.shape[1])
     evidence = evidence._replace(embeddings=evidence.embeddings[:, some], powers=evidence.powers[:, some])
-    speech, used = counts[-1, some], used[:, some].astype(np.float32)
-    likelihoods = np.stack([log_likelihoods(evidence, fits(evidence.embeddings, pair)) for pair in pairs])
-    embeddings, worth = evidence.embeddings.astype(np.float32), []
-    for likelihood, way in zip(likelihoods, likeliest(LIKELIHOOD * likelihoods), strict=True):
-        sure = np.exp(likelihood[np.arange(len(way)), way]) @ speech / max(speech.sum(), 1e-12)
-        explained, cosine = _explained(embeddings, used, WAYS[way].T)
-        worth.append(explained - ALIKE_COST * cosine + SURENESS * sure)
+    heard = evidence, counts[-1, some], used[:, some].astype(np.float32)
+    worth, refined = _judged(*heard, pairs)
     worth[0] += FOUND / max(seconds, 1.0)
-    return pairs[int(np.argmax(worth))]
+    best, most = pairs[worth.argmax()], worth.max()
+    # What a course gives to each voice is nearer to what that sounds like than where the course came from.
+    refined = refined[np.argsort(-worth)[:PROMISING]]
+    for _ in range(ROUNDS):
+        pairs = refined
+        worth, refined = _judged(*heard, pairs)
+        if worth.max() > most:
+            best, most = pairs[worth.argmax()], worth.max()
+    return best
 
 
 def fits(embeddings: np.ndarray, voices: np.ndarray) -> np.ndarray:
@@ -51,16 +55,26 @@ def fits(embeddings: np.ndarray, voices: np.ndarray) -> np.ndarray:
     return np.clip((fit - fit.mean(2, keepdims=True)) / apart, -0.75, 0.75)
 
 
-def _explained(embeddings, used, whose):
-    """How much nearer embeddings lie to their own voice than to one for all, and the cosine of the two; `whose` `[tracks, units]`."""
-    sums, total = [], 0.0
-    for voice in (0, 1):
-        theirs = used * np.stack((*(whose == voice), (whose == voice).all(0)))
-        sums.append(np.einsum("su,sue->e", theirs, embeddings))
-        total += theirs.sum()
-    lengths = np.linalg.norm(sums, axis=1)
-    explained = (lengths.sum() - np.linalg.norm(sums[0] + sums[1])) / max(total, 1e-12)
-    return explained, sums[0] @ sums[1] / max(lengths.prod(), 1e-12)
+def _judged(evidence, speech, used, pairs):
+    """What each pair is worth `[pairs]`, and directions of what its course gives to each voice `[pairs, 2, size]`."""
+    likelihoods = np.stack([log_likelihoods(evidence, fits(evidence.embeddings, pair)) for pair in pairs])
+    embeddings, worth, directions = evidence.embeddings.astype(np.float32), [], []
+    for likelihood, way in zip(likelihoods, likeliest(LIKELIHOOD * likelihoods), strict=True):
+        sure = np.exp(likelihood[np.arange(len(way)), way]) @ speech / max(speech.sum(), 1e-12)
+        theirs = _theirs(used, WAYS[way].T)
+        sums = np.einsum("vsu,sue->ve", theirs, embeddings)
+        lengths = np.linalg.norm(sums, axis=1)
+        # How much nearer embeddings lie to their own voice than to one for all.
+        explained = (lengths.sum() - np.linalg.norm(sums.sum(0))) / max(theirs.sum(), 1e-12)
+        directions.append(sums / np.maximum(lengths, 1e-12)[:, None])
+        worth.append(explained - ALIKE_COST * directions[-1][0] @ directions[-1][1] + SURENESS * sure)
+    return np.array(worth), np.array(directions)
+
+
+def _theirs(used, whose):
+    """How much signals count for each voice, `[2, signals, units]`; the sum of the tracks where both are of one voice."""
+    own = whose == np.arange(2)[:, None, None]  # [voices, tracks, units]
+    return used * np.concatenate((own, own.all(1, keepdims=True)), axis=1)
 
 
 def _blocks(units):
