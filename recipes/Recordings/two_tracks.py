@@ -39,6 +39,9 @@ def run(
     """
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--speech", nargs="+", required=True, help="folders of speech, one person a file")
+    parser.add_argument(
+        "--speakers", nargs="+", help="CSV with the columns path,speaker for each folder; null: the folder tells"
+    )
     parser.add_argument("--shares", nargs="+", type=float, help="share of the scenes from each folder")
     parser.add_argument("--noise", nargs="+", required=True, help="folders of noise")
     parser.add_argument("--noise-shares", nargs="+", type=float, help="share of the noise from each folder")
@@ -64,7 +67,8 @@ def dataset(
     options: argparse.Namespace, sample_rate: int, seconds: float, seed: int, scenes: dict
 ) -> DynamicMixingDataset:
     """Scenes of up to two people from the folders of the command line; the same arguments give the same ones."""
+    tables = options.speakers and [None if table == "null" else table for table in options.speakers]
     return DynamicMixingDataset(
         options.speech, options.noise, options.cache, sample_rate, 2, round(seconds * sample_rate), seed=seed,
-        speed_factors=None, speech_shares=options.shares, noise_shares=options.noise_shares, scenes=scenes,
+        speed_factors=None, speakers=tables, speech_shares=options.shares, noise_shares=options.noise_shares, scenes=scenes,
     )  # fmt: skip

@@ -2,6 +2,7 @@
 
 import runpy
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -47,3 +48,21 @@ def test_what_cannot_be_learnt_from_is_one_line(repository, tmp_path, monkeypatc
     assert stop.value.code != 0 and not output.exists()
     error = capsys.readouterr().err
     assert said.format(SCENES[recipe]) in error and error.count("\n") == 1
+
+
+def test_a_table_says_who_speaks_in_a_folder(repository, tmp_path, monkeypatch):
+    speech, noise = make_folders(tmp_path / "train", speakers=3, utterances=2, noises=1)
+    files = sorted(speech.rglob("*.flac"))
+    table = tmp_path / "people.csv"
+    table.write_text(
+        "path,speaker\n" + "".join(f"{path.relative_to(speech)},p{k % 2}\n" for k, path in enumerate(files))
+    )
+    monkeypatch.syspath_prepend(str(repository / "recipes" / "Recordings"))
+    from two_tracks import dataset
+
+    for tables, people in ((None, 3), (["null"], 3), ([str(table)], 2)):
+        options = SimpleNamespace(
+            speech=[speech], noise=[noise], cache=tmp_path / "cache", speakers=tables, shares=None, noise_shares=None
+        )
+        made = dataset(options, 8000, 1.0, 0, {"rooms": 0.0})
+        assert len(made.speech.by_speaker) == people
