@@ -12,7 +12,7 @@ BLOCKS = 8  # in which so many units lie together, evenly spread
 # How much better two voices explain what is heard than one does, less `ALIKE_COST` times their cosine, and `SURENESS` times
 # the mean likelihood of their course. What k-means finds counts more by `FOUND` over the seconds of speech: in short
 # recordings small parts explain something by chance.
-ALIKE_COST, SURENESS, FOUND = 0.03, 0.2, 0.25
+ALIKE_COST, SURENESS, FOUND = 0.05, 0.2, 0.25
 PROMISING, ROUNDS = 5, 3  # pairs that are taken further, and how often
 LIKELIHOOD = 3.0  # weight of its logarithm, relative to what a change of the course costs
 
