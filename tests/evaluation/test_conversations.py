@@ -224,7 +224,7 @@ def test_results_of_other_voices_are_not_gone_on_with(conversation_folder, monke
     separation, rows = torch.nn.Module(), read_conversations(conversation_folder / "wav1k" / "test")
     separation.mods = torch.nn.ModuleDict({"encoder": torch.nn.Linear(1, 1)})
     found = {conversation_set._fingerprint(separation, rows, 1)}
-    monkeypatch.setattr(conversation_set, "weights_digest", lambda: "another")
+    monkeypatch.setattr(conversation_set, "voices_digest", lambda: "another")
     found.add(conversation_set._fingerprint(separation, rows, 1))
     assert len(found) == 2 and None not in found
 

@@ -24,7 +24,7 @@ from unified_sess.evaluation.rates import resampled
 from unified_sess.evaluation.report import write_report
 from unified_sess.evaluation.results import Results
 from unified_sess.evaluation.tables import result_tables
-from unified_sess.inference.voices.evidence import weights_digest
+from unified_sess.inference.voices.evidence import voices_digest
 from unified_sess.utils.audio import read_audio
 from unified_sess.utils.errors import UserError, writable_folder
 
@@ -216,7 +216,7 @@ def _fingerprint(separation, rows, passes):
     files = [
         (row.id, row.people, str(row.mixture), row.mixture.stat().st_mtime_ns) for row in rows if row.mixture.exists()
     ]
-    digest = hashlib.sha256(json.dumps([*files, passes, weights_digest()]).encode())
+    digest = hashlib.sha256(json.dumps([*files, passes, voices_digest()]).encode())
     for name, tensor in sorted(separation.mods.state_dict().items()):
         digest.update(name.encode() + tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

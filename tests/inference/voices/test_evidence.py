@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from unified_sess.inference.voices import evidence
 from unified_sess.inference.voices.evidence import CHUNK, Listener
 
 
@@ -44,3 +45,14 @@ def test_nothing_at_all():
     listener = Listener(2, 8000)
     found = listener.finish()
     assert found.powers.shape == (3, 0) and found.stretches.shape == found.short.shape == (0, 2)
+
+
+def test_the_digest_changes_with_weights_and_rules(tmp_path, monkeypatch):
+    """Results that other weights or rules made are not taken for finished ones."""
+    monkeypatch.setattr(evidence, "WEIGHTS", tmp_path / "a.npz")
+    digests = []
+    for weights, rules in ((b"one", 1), (b"two", 1), (b"two", 2)):
+        (tmp_path / "a.npz").write_bytes(weights)
+        monkeypatch.setattr(evidence, "RULES", rules)
+        digests.append(evidence.voices_digest.__wrapped__())
+    assert len(set(digests)) == 3

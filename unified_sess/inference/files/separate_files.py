@@ -25,7 +25,7 @@ from unified_sess.inference.files.tracks import TrackOptions, separate_to_tracks
 from unified_sess.inference.files.writing import LARGEST_WAV, SAMPLE_BYTES, write_results
 from unified_sess.inference.passes import InPasses
 from unified_sess.inference.runtime import Runtime
-from unified_sess.inference.voices.evidence import weights_digest
+from unified_sess.inference.voices.evidence import voices_digest
 from unified_sess.inference.windows import DEFAULT_WINDOWS, Windows
 from unified_sess.utils.audio import Channel, result_subtype
 from unified_sess.utils.errors import UserError, ended_gently, os_error_line, writable_folder
@@ -93,7 +93,7 @@ class Options(NamedTuple):
         return {
             "model_rate": self.model_rate,
             "windows": [self.windows.length, self.windows.overlap],
-            "voices": None if self.fixed_order else weights_digest(),
+            "voices": None if self.fixed_order else voices_digest(),
             "normalize": self.normalize,
             "num_spks": self.num_spks,
             "channel": self.channel,

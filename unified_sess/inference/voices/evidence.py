@@ -10,6 +10,7 @@ import numpy as np
 from unified_sess.inference.voices.counter import SHORT, SHORT_STEP, STEP, STRETCH, stretches, two_people
 from unified_sess.inference.voices.encoder import FRAMES, SPAN, SPEECH_RMS, WEIGHTS, VoiceEncoder
 
+RULES = 1  # one more whenever the same weights put voices on tracks in another way: results are then made anew
 CHUNK = 120  # units that are heard at once, half a minute
 MARGIN = SPAN // 2 + 1  # units around a chunk that its embeddings hear too
 
@@ -99,7 +100,7 @@ class Listener:
 
 
 @functools.cache
-def weights_digest() -> str:
-    """32 hexadecimal digits that change with the weights of any network of voices."""
+def voices_digest() -> str:
+    """32 hexadecimal digits that change with the weights of any network of voices, and with `RULES`."""
     weights = sorted(WEIGHTS.parent.glob("*.npz"))
-    return hashlib.sha256(b"".join(path.read_bytes() for path in weights)).hexdigest()[:32]
+    return hashlib.sha256(b"".join(path.read_bytes() for path in weights) + bytes([RULES])).hexdigest()[:32]
