@@ -102,6 +102,14 @@ def test_one_person_is_told_by_voices_that_agree_and_tracks_that_belong_together
         assert middles(found)[:3] == [[(0, 0)], [(1, 1)], [(0, 1)]]
 
 
+@pytest.mark.parametrize("sure, expected", [(1, 1), (4, 2)])
+def test_where_several_short_stretches_sound_like_two_nobody_is_alone(sure, expected):
+    """A long conversation of people with voices much alike had been put on one track."""
+    recording = evidence(4 * [[(0, LOUD), (0, LOUD)]], spread=1.0, two=ONE)
+    short = np.array(sure * [(TWO, LOUD)] + (20 - sure) * [(ONE, LOUD)])
+    assert len(np.unique(owners(recording._replace(short=short)))) == expected
+
+
 def test_of_several_people_nobody_is_alone():
     alike = evidence(3 * [[(0, LOUD), (0, 0.5 * LOUD)], [(0, LEAK), (0, LOUD)]], spread=1.0, two=ONE)
     assert len(np.unique(owners(alike))) == 1

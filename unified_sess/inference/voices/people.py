@@ -10,14 +10,13 @@ from unified_sess.inference.voices.speech import SMOOTHING
 SHORTEST = 6.0  # s of speech, under which voices are not known well enough to tell whose turn it is
 # One person: how much stretches of tracks sound like two (logits), less `AGREEING` times the agreement of all embeddings,
 # is at most so much with so many s of speech, and between them by their logarithm: the longer, the surer it has to be.
+# And all but `FEW` of the short stretches stay under `SURELY`, where two who sometimes talk at once do not.
 # Or all tracks but one seem to be echoes, `ECHO_LEVEL` below it and never the loudest for `SHORTEST_TURN`, of voices that
 # agree at least by `ECHOING`. Two people on one track are worse than one on two.
 AGREEING, ONE_PERSON, SPEECH = 14.0, (-6.4, -12.4), (4.0, 64.0)
 ECHOING, SHORTEST_TURN = 0.45, 0.6  # s
-LOUD = -30.0  # dB under the loudest stretch, where a stretch counts
-# Both talk throughout: of the short stretches that are at most `LOUD_SHORT` dB quieter than the loudest one, all but
-# `FEW` sound like two people.
-LOUD_SHORT, FEW = -15.0, 0.1
+LOUD, LOUD_SHORT = -30.0, -15.0  # dB under the loudest stretch, where a stretch counts, and a short one
+FEW, SURELY = 0.1, 1.0
 
 
 def is_one_person(evidence: Evidence, counts: np.ndarray, embeddings: np.ndarray, weights: np.ndarray) -> bool:
@@ -35,13 +34,14 @@ def is_one_person(evidence: Evidence, counts: np.ndarray, embeddings: np.ndarray
     seconds = counts[-1].sum() * UNIT
     agreement = _agreement(embeddings, weights, seconds)
     two = _loud(evidence.stretches, LOUD).mean() - AGREEING * agreement
-    if two < np.interp(np.log(seconds), np.log(SPEECH), ONE_PERSON):
+    surest = np.quantile(_loud(evidence.short, LOUD_SHORT), 1 - FEW)
+    if two < np.interp(np.log(seconds), np.log(SPEECH), ONE_PERSON) and surest < SURELY:
         return True
     return seconds >= SHORTEST and agreement > ECHOING and _only_echoes(evidence.powers[:-1].T, counts[-1] > 0.5)
 
 
 def both_throughout(short: np.ndarray) -> bool:
-    """Whether two people talk at once all the time, of short stretches `[stretches, 2]` of `Evidence`.
+    """Whether two people talk at once all the time: all but `FEW` of the short stretches `[stretches, 2]` sound like two.
 
     Example
     -------
