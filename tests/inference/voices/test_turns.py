@@ -104,7 +104,7 @@ def test_one_person_is_told_by_voices_that_agree_and_tracks_that_belong_together
 
 @pytest.mark.parametrize("sure, expected", [(1, 1), (4, 2)])
 def test_where_several_short_stretches_sound_like_two_nobody_is_alone(sure, expected):
-    """A long conversation of people with voices much alike had been put on one track."""
+    """Two whose voices are alike are told by the moments in which both talk."""
     recording = evidence(4 * [[(0, LOUD), (0, LOUD)]], spread=1.0, two=ONE)
     short = np.array(sure * [(TWO, LOUD)] + (20 - sure) * [(ONE, LOUD)])
     assert len(np.unique(owners(recording._replace(short=short)))) == expected
