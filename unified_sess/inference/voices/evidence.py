@@ -10,7 +10,7 @@ import numpy as np
 from unified_sess.inference.voices.counter import SHORT, SHORT_STEP, STEP, STRETCH, stretches, two_people
 from unified_sess.inference.voices.encoder import FRAMES, SPAN, SPEECH_RMS, WEIGHTS, VoiceEncoder
 
-RULES = 1  # one more whenever the same weights put voices on tracks in another way: results are then made anew
+RULES = 2  # one more whenever the same weights put voices on tracks in another way: results are then made anew
 CHUNK = 120  # units that are heard at once, half a minute
 MARGIN = SPAN // 2 + 1  # units around a chunk that its embeddings hear too
 

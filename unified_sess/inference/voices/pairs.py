@@ -10,9 +10,10 @@ from unified_sess.inference.voices.paths import likeliest
 MOST_UNITS = 4000  # of a recording, in which pairs are compared: memory stays bounded
 BLOCKS = 8  # in which so many units lie together, evenly spread
 # How much better two voices explain what is heard than one does, less `ALIKE_COST` times their cosine, and `SURENESS` times
-# the mean likelihood of their course. What k-means finds counts more by `FOUND` over the seconds of speech: in short
-# recordings small parts explain something by chance.
-ALIKE_COST, SURENESS, FOUND = 0.05, 0.2, 0.25
+# the mean likelihood of their course and `SHARED` times the share of the one that has less: two people seldom leave all
+# speech to one of them. What k-means finds counts more by `FOUND` over the seconds of speech: in short recordings small parts
+# explain something by chance.
+ALIKE_COST, SURENESS, SHARED, FOUND = 0.1, 0.2, 0.05, 0.25
 PROMISING, ROUNDS = 5, 3  # pairs that are taken further, and how often
 LIKELIHOOD = 3.0  # weight of its logarithm, relative to what a change of the course costs
 
@@ -67,7 +68,9 @@ def _judged(evidence, speech, used, pairs):
         # How much nearer embeddings lie to their own voice than to one for all.
         explained = (lengths.sum() - np.linalg.norm(sums.sum(0))) / max(theirs.sum(), 1e-12)
         directions.append(sums / np.maximum(lengths, 1e-12)[:, None])
-        worth.append(explained - ALIKE_COST * directions[-1][0] @ directions[-1][1] + SURENESS * sure)
+        shares = theirs.sum((1, 2))
+        shared = SHARED * shares.min() / max(shares.sum(), 1e-12)
+        worth.append(explained - ALIKE_COST * directions[-1][0] @ directions[-1][1] + SURENESS * sure + shared)
     return np.array(worth), np.array(directions)
 
 
