@@ -13,6 +13,7 @@ from unified_sess.utils.errors import UserError, one_line_errors
 from unified_sess.utils.installed import has_torch
 
 if TYPE_CHECKING:
+    from unified_sess.inference.voices.speakers import SpeakerNetwork
     from unified_sess.utils.audio import Channel
 
 app = typer.Typer(
@@ -29,6 +30,13 @@ Model = Annotated[
     typer.Option(help="Exported folder, results folder or hub id; without it the model of this package."),
 ]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; without it a GPU where there is one.")]
+
+Voices = Annotated[
+    str | None,
+    typer.Option(
+        help="ONNX network of speakers that tells voices apart, file or OWNER/REPOSITORY/FILE of the hub; slower, surer."
+    ),
+]
 
 
 class RuntimeName(str, Enum):
@@ -140,6 +148,7 @@ def separate(
     fixed_order: Annotated[
         bool, typer.Option("--fixed-order", help="Keep the network's order of speakers instead of tracking voices.")
     ] = False,
+    voices: Voices = None,
 ) -> None:
     """Separate the speakers of recordings.
 
@@ -172,6 +181,7 @@ def separate(
         subtype=None if subtype is None else subtype.value,
         effort=effort,
         passes=passes,
+        voices=loaded_voices(voices),
     )
     share = checked_shard(shard)
     keep_freed_memory()
@@ -196,6 +206,7 @@ def app_command(
     port: Annotated[int | None, typer.Option(help="Without it the first free one from 7860; 0 is any.")] = None,
     max_size: Annotated[float, typer.Option(help="Largest upload in MB.")] = 1000.0,
     device: Device = None,
+    voices: Voices = None,
 ) -> None:
     """Serve a page to separate recordings in the browser.
 
@@ -209,7 +220,7 @@ def app_command(
     from unified_sess.app.server import serve
 
     keep_freed_memory()
-    serve(model or [], host, port, max_size, checked_device(device))
+    serve(model or [], host, port, max_size, checked_device(device), loaded_voices(voices))
 
 
 @app.command()
@@ -272,6 +283,7 @@ def evaluate(
     jobs: Annotated[int | None, typer.Option(help="Worker processes for the measures.")] = None,
     passes: Annotated[int, typer.Option(help="As of separate: 1 to 5, more are better but slower.")] = 1,
     device: Device = None,
+    voices: Voices = None,
 ) -> None:
     """Measure a model on the test part of a corpus.
 
@@ -295,6 +307,7 @@ def evaluate(
         audio_examples=audio_examples,
         speakers=speakers,
         passes=passes,
+        voices=loaded_voices(voices),
     )
     print("\n".join([*summary_lines(results, output_dir), f"Report: {output_dir / 'report.html'}"]))
 
@@ -362,6 +375,15 @@ def checked_device(name: str | None) -> str | None:
     except (RuntimeError, AssertionError, ValueError, NotImplementedError):
         raise UserError(f"there is no device {name!r} here: give --device cpu, or leave it out") from None
     return name
+
+
+def loaded_voices(source: str | None) -> "SpeakerNetwork | None":
+    """The network of speakers; `UserError` where there is none of that name, or another one."""
+    if source is None:
+        return None
+    from unified_sess.inference.voices.speakers import SpeakerNetwork
+
+    return SpeakerNetwork.load(source)
 
 
 def checked_channel(text: str | None) -> "Channel":

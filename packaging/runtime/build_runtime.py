@@ -32,6 +32,7 @@ FILES = (
     "model_io/__init__.py",
     "model_io/model_folder.py",
     "model_io/onnx_file.py",
+    "model_io/onnx_session.py",
     "models/default/README.md",
     "models/default/model.onnx",
     "models/voices",

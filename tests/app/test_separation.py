@@ -5,6 +5,7 @@ import threading
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 from tests.inference.stub import GainModel
 from unified_sess.app.pictures import draw_picture, measure_picture
@@ -60,6 +61,22 @@ def test_passes_are_as_chosen(model, recording, tmp_path, monkeypatch, passes):
     assert len(set(heard)) == len(heard) == passes and separated.people == 2
     with pytest.raises(UserError, match="passes must be"):
         separate_for_page(model, recording, tmp_path / "more", passes=6)
+
+
+def test_another_network_of_voices_is_asked(recording, tmp_path):
+    class Voices:
+        name, digest, size, asked = "net.onnx", "0", 4, 0
+
+        def embeddings(self, signals, sample_rate, unit, first, count):
+            self.asked += count
+            return np.ones((len(signals), count, self.size), np.float32)
+
+    voices, model = Voices(), GainModel(0.6, 0.4, threshold=-40.0)
+    model.mods["masknet"] = torch.nn.Identity()
+    separate_for_page(model, recording, tmp_path / "results", voices=voices)
+    assert voices.asked == 6  # units in one and a half seconds
+    separate_for_page(model, recording, tmp_path / "more")
+    assert voices.asked == 6
 
 
 def test_silence_holds_nobody(model, tmp_path):

@@ -1,6 +1,7 @@
 """Conversations: constructed tracks whose right answer is known by hand."""
 
 import csv
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -158,7 +159,7 @@ class Separation:
 
     sample_rate, num_spks, config = RATE, 2, None
 
-    def separate_file(self, path, passes=1):
+    def separate_file(self, path, passes=1, voices=None):
         folder = path.parents[1]
         files = [folder / f"s{k}" / path.name for k in (2, 1)]
         tracks = [soundfile.read(f)[0] if f.exists() else np.zeros(soundfile.info(path).frames) for f in files]
@@ -208,7 +209,7 @@ def test_a_model_of_another_rate_is_measured_at_the_rate_of_the_set(conversation
     class AtTwiceTheRate(Separation):
         sample_rate = 2 * RATE
 
-        def separate_file(self, path, passes=1):
+        def separate_file(self, path, passes=1, voices=None):
             return torch.from_numpy(soxr.resample(super().separate_file(path)[0].numpy(), 1, 2)).unsqueeze(0)
 
     monkeypatch.setattr(
@@ -219,13 +220,32 @@ def test_a_model_of_another_rate_is_measured_at_the_rate_of_the_set(conversation
     assert results.means()["right_track"] > 99 and results.details["sample_rate"] == RATE
 
 
+def test_who_tells_voices_apart_is_handed_on(conversation_folder, tmp_path, monkeypatch):
+    """To every separation, and to the title of the report."""
+    heard, titles, voices = [], [], SimpleNamespace(name="folder/net.onnx", digest="0")
+
+    class Hearing(Separation):
+        silence_threshold = -40.0
+
+        def separate_file(self, path, passes=1, voices=None):
+            heard.append(voices)
+            return super().separate_file(path)
+
+    monkeypatch.setattr(
+        "unified_sess.inference.separation.UnifiedSeparation.from_pretrained", lambda *_, **__: Hearing()
+    )
+    monkeypatch.setattr("unified_sess.evaluation.conversation_set.write_report", lambda *said: titles.append(said[1]))
+    evaluate_command(conversation_folder, output=tmp_path / "out", progress=False, voices=voices)
+    assert heard == 3 * [voices] and titles == ["shipped model on Conversations, voices by net.onnx"]
+
+
 def test_results_of_other_voices_are_not_gone_on_with(conversation_folder, monkeypatch):
     """Regression: a stopped evaluation went on with what another network of the voices had given."""
     separation, rows = torch.nn.Module(), read_conversations(conversation_folder / "wav1k" / "test")
     separation.mods = torch.nn.ModuleDict({"encoder": torch.nn.Linear(1, 1)})
-    found = {conversation_set._fingerprint(separation, rows, 1)}
-    monkeypatch.setattr(conversation_set, "voices_digest", lambda: "another")
-    found.add(conversation_set._fingerprint(separation, rows, 1))
+    found = {conversation_set._fingerprint(separation, rows, 1, None)}
+    monkeypatch.setattr(conversation_set, "voices_digest", lambda voices: "another")
+    found.add(conversation_set._fingerprint(separation, rows, 1, None))
     assert len(found) == 2 and None not in found
 
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import soundfile
 import torch
 
 from tests.corpus import make_corpus
+from tests.inference.stub import GainModel
 from unified_sess.data.corpora import find_corpus, prepare_manifests
 from unified_sess.data.manifest import read_manifest
 from unified_sess.evaluation.evaluate import evaluate_command, evaluate_network, run_network, summary_lines
@@ -253,6 +255,15 @@ def test_the_command_measures_passes(corpus, tmp_path, monkeypatch, no_report):
     with pytest.raises(UserError, match="passes must be from 1"):
         evaluate_command(corpus.data_root, output=tmp_path / "none", passes=0, **measured)
     assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("threshold, why", [(-40.0, "holds mixtures"), (None, "are not placed by voice")])
+def test_voices_are_of_conversations_alone(corpus, tmp_path, monkeypatch, threshold, why):
+    model = GainModel(0.6, 0.4, threshold=threshold)
+    monkeypatch.setattr("unified_sess.inference.separation.UnifiedSeparation.from_pretrained", lambda *_, **__: model)
+    with pytest.raises(UserError, match=f"--voices net.onnx: .*{why}.*leave it out"):
+        evaluate_command(corpus.data_root, output=tmp_path / "out", voices=SimpleNamespace(name="net.onnx"))
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_network_of_another_rate_is_measured_at_the_rate_of_the_corpus(corpus, tmp_path, no_report):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from unified_sess.model_io import onnx_file
-from unified_sess.model_io.onnx_file import INPUT, OPERATORS, OUTPUTS, check_onnx_file, read_onnx
+from unified_sess.model_io.onnx_file import INPUT, OPERATORS, OUTPUTS, check_foreign_file, check_onnx_file, read_onnx
 from unified_sess.utils.errors import UserError
 
 onnx = pytest.importorskip("onnx")
@@ -70,6 +70,33 @@ def test_operators_that_no_network_of_ours_uses():
         refused(model(onnx.helper.make_node(operator, [INPUT], ["x"], domain=domain)), f"operator '.*{operator}'")
     refused(model(identity(), opsets=(("", 17), ("com.microsoft", 1))), "other operators than ONNX's of opset 17")
     refused(model(identity(), opsets=(("", 9),)), "opset 17")
+
+
+def test_files_of_others_may_hold_more_but_nothing_outside_and_no_loop():
+    """Any operator, operator set and branch; what lies in a branch is looked at as well."""
+
+    def check(*nodes, **parts):
+        check_foreign_file(model(*nodes, said={}, **parts).SerializeToString(), "it", "give another one")
+
+    def branch(*nodes, weights=()):
+        inner = onnx.helper.make_graph(list(nodes), "inner", [], [], list(weights))
+        return onnx.helper.make_node("If", [INPUT], [OUTPUTS[0]], then_branch=inner)
+
+    loop = onnx.helper.make_node("Loop", [INPUT], ["x"])
+    function = onnx.helper.make_function("", "F", ["a"], ["b"], [identity("a")], [onnx.helper.make_opsetid("", 17)])
+    check(onnx.helper.make_node("Anything", [INPUT], ["x"], domain="com.microsoft"), opsets=(("", 11),))
+    check(branch(branch(identity())))
+    for nodes, parts, why in (
+        ([identity("w")], {"weights": [outside()]}, "keeps weights outside"),
+        ([branch(identity("w"), weights=[outside()])], {}, "keeps weights outside"),
+        ([loop], {}, "operator 'Loop'"),
+        ([branch(branch(loop))], {}, "operator 'Loop'"),
+        ([identity()], {"functions": [function]}, "holds functions"),
+    ):
+        with pytest.raises(UserError, match=f"^it .*{why}.*: give another one$"):
+            check(*nodes, **parts)
+    with pytest.raises(UserError, match="^it is no ONNX file, or a corrupt one: give another one$"):
+        check_foreign_file(b"RIFF1234WAVEfmt ", "it", "give another one")
 
 
 @pytest.mark.parametrize("said, why", [

@@ -14,6 +14,7 @@ from unified_sess.inference.files.recordings import Recording
 from unified_sess.inference.files.separate_files import Options, separate_or_tell
 from unified_sess.inference.passes import InPasses
 from unified_sess.inference.separating import Separating
+from unified_sess.inference.voices.speakers import SpeakerNetwork
 from unified_sess.inference.windows import DEFAULT_WINDOWS
 from unified_sess.network import most_effort, set_effort
 from unified_sess.utils.errors import UserError
@@ -57,6 +58,7 @@ def separate_for_page(
     effort: int | None = None,
     passes: int = 1,
     task: Task | None = None,
+    voices: SpeakerNetwork | None = None,
 ) -> Separated | None:
     """Separate an uploaded file into a folder, with pictures.
 
@@ -76,6 +78,8 @@ def separate_for_page(
         At how many speeds every window is separated, see `InPasses`.
     task : Task
         Is told what is done, and ends the work; the result is None then.
+    voices : SpeakerNetwork
+        Recognises voices in the place of the network that ships; None takes that.
 
     Raises
     ------
@@ -95,7 +99,7 @@ def separate_for_page(
         task.doing, task.share = f"Separating: {_time(done)} of {_time(duration)}", 0.9 * done / max(duration, 1e-9)
 
     job = Job(path, Path(), path.stem or "recording", path.name)
-    options = Options(enhanced=True, noise=True, num_spks=num_spks, windows=WINDOWS)
+    options = Options(enhanced=True, noise=True, num_spks=num_spks, windows=WINDOWS, voices=voices)
     network = model if passes == 1 else InPasses(model, passes)
     summary = separate_or_tell(network, job, folder, options, stop=task.stop, progress=progress)
     if task.stop.is_set():

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from unified_sess.app.storage import storage
 from unified_sess.app.tasks import TaskQueue
+from unified_sess.inference.files.tracks import check_voices
+from unified_sess.inference.voices.speakers import SpeakerNetwork
 from unified_sess.utils.errors import UserError, ended_gently
 
 HOST = "127.0.0.1"  # this machine alone
@@ -25,6 +27,7 @@ def serve(
     port: int | None = None,
     max_size: float = MAX_SIZE,
     device: str | None = None,
+    voices: SpeakerNetwork | None = None,
 ) -> None:
     """Serve the page until Ctrl-C; then everything that was uploaded or made is deleted.
 
@@ -40,11 +43,13 @@ def serve(
         Largest upload in MB.
     device : str
         `cpu`, `cuda`, ...; None takes a GPU where there is one.
+    voices : SpeakerNetwork
+        Recognises voices in the place of the network that ships; None takes that.
 
     Raises
     ------
     UserError
-        Where Gradio is missing, the address is taken, or a model cannot be loaded.
+        Where Gradio is missing, the address is taken, a model cannot be loaded, or voices do not decide with it.
     """
     if not max_size > 0:
         raise UserError(f"--max-size {max_size:g}: give a number of MB above 0")
@@ -52,8 +57,10 @@ def serve(
         raise UserError("the page needs Gradio: pip install gradio (the extra `app`)")
     with ended_gently(), contextlib.closing(_listen(host, port)) as listener, storage() as folder:
         networks = _load(models, device)
+        for network in networks.values():
+            check_voices(voices, network)
         with TaskQueue() as queue:
-            server = _server(networks, folder, queue, max_size)
+            server = _server(networks, folder, queue, voices, max_size)
             print(f"unified-sess app: {_address(host, listener)} (Ctrl-C ends it)", flush=True)
             with contextlib.suppress(KeyboardInterrupt):
                 server.run([listener])
@@ -96,7 +103,7 @@ def _load(models, device):
     return networks
 
 
-def _server(networks, folder, queue, max_size):
+def _server(networks, folder, queue, voices, max_size):
     """The page as a server of uvicorn that is not started yet."""
     os.environ["GRADIO_TEMP_DIR"] = str(folder)  # Gradio reads these when it is imported
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
@@ -109,7 +116,7 @@ def _server(networks, folder, queue, max_size):
     from unified_sess.app.page import CSS, THEME, build_page
     from unified_sess.app.sessions import Sessions
 
-    page = build_page(Sessions(networks, folder, queue))
+    page = build_page(Sessions(networks, folder, queue, voices))
     options = {"theme": THEME, "css": CSS, "max_file_size": round(max_size * 1e6), "run_history": False}
     plain = {"footer_links": [], "ssr_mode": False, "mcp_server": False, "enable_monitoring": False, "pwa": False}
     application = gradio.mount_gradio_app(FastAPI(openapi_url=None), page, path="/", **options, **plain)

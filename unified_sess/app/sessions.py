@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from unified_sess.app.separation import Separated, separate_for_page
 from unified_sess.app.tasks import Task, TaskQueue
+from unified_sess.inference.voices.speakers import SpeakerNetwork
 from unified_sess.utils.errors import UserError, os_error_line
 
 PAUSE = 0.25  # s between two looks at a task
@@ -37,10 +38,12 @@ class Sessions:
     folder : Path
         Takes the results.
     queue : TaskQueue
+    voices : SpeakerNetwork
+        Recognises voices in the place of the network that ships; None takes that.
     """
 
-    def __init__(self, models: dict, folder: Path, queue: TaskQueue) -> None:
-        self.models, self.folder, self.queue = models, folder, queue
+    def __init__(self, models: dict, folder: Path, queue: TaskQueue, voices: SpeakerNetwork | None = None) -> None:
+        self.models, self.folder, self.queue, self.voices = models, folder, queue, voices
         self._tasks: dict[str, Task] = {}
         self._folders: dict[str, Path] = {}
         self._uploads: dict[str, set[Path]] = {}
@@ -66,9 +69,8 @@ class Sessions:
         folder = self._folders[session] = Path(tempfile.mkdtemp(prefix="results-", dir=self.folder))
         upload, network = Path(path), self.models[model]
         self._uploads.setdefault(session, set()).add(upload)
-        task = self.queue.submit(
-            lambda task: separate_for_page(network, upload, folder, num_spks or None, effort or None, passes, task)
-        )
+        choices = num_spks or None, effort or None, passes
+        task = self.queue.submit(lambda task: separate_for_page(network, upload, folder, *choices, task, self.voices))
         self._tasks[session] = task
         shown = None
         while not task.ended:

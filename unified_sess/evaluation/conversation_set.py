@@ -25,6 +25,7 @@ from unified_sess.evaluation.report import write_report
 from unified_sess.evaluation.results import Results
 from unified_sess.evaluation.tables import result_tables
 from unified_sess.inference.voices.evidence import voices_digest
+from unified_sess.inference.voices.speakers import SpeakerNetwork
 from unified_sess.utils.audio import read_audio
 from unified_sess.utils.errors import UserError, writable_folder
 
@@ -138,6 +139,7 @@ def evaluate_conversations(
     training_folder: str | Path | None = None,
     sample_rate: int | None = None,
     passes: int = 1,
+    voices: SpeakerNetwork | None = None,
 ) -> Results:
     """Separate and measure every recording; write `test_results.csv`, `test_results.json` and `report.html`.
 
@@ -155,18 +157,20 @@ def evaluate_conversations(
         Of the set, in Hz; None is that of the model.
     passes : int
         At how many speeds every recording is separated, see `InPasses`.
+    voices : SpeakerNetwork
+        Recognises voices in the place of the network that ships; None takes that.
     """
     rows = rows[:limit]
     output_folder = Path(writable_folder(output_folder))
     rate = sample_rate or separation.sample_rate
     threshold = getattr(separation.config, "silence_threshold", None)
-    partial = Partial(output_folder / PARTIAL_NAME, _fingerprint(separation, rows, passes))
+    partial = Partial(output_folder / PARTIAL_NAME, _fingerprint(separation, rows, passes, voices))
     waiting = [row for row in rows if row.id not in partial.done]
     bar = tqdm(total=len(rows), initial=len(rows) - len(waiting), desc="Evaluating conversations", disable=not progress)
     with partial, bar:
         for row in waiting:
             mixture, direct, images = row.signals(rate)
-            tracks = separation.separate_file(row.mixture, passes=passes)[0].numpy()
+            tracks = separation.separate_file(row.mixture, passes=passes, voices=voices)[0].numpy()
             if rate != separation.sample_rate:
                 tracks = resampled(tracks, separation.sample_rate, rate, len(mixture))
             partial.add({"ID": row.id} | conversation_metrics(mixture, direct, images, tracks, rate, threshold))
@@ -209,14 +213,14 @@ def _labels(row):
     return {"people": people, "room": row.room, "speakers": " ".join(row.speakers)}
 
 
-def _fingerprint(separation, rows, passes):
+def _fingerprint(separation, rows, passes, voices):
     """What the measures depend on; None, which keeps nothing, where the weights are not known."""
     if not isinstance(separation, torch.nn.Module):
         return None
     files = [
         (row.id, row.people, str(row.mixture), row.mixture.stat().st_mtime_ns) for row in rows if row.mixture.exists()
     ]
-    digest = hashlib.sha256(json.dumps([*files, passes, voices_digest()]).encode())
+    digest = hashlib.sha256(json.dumps([*files, passes, voices_digest(voices)]).encode())
     for name, tensor in sorted(separation.mods.state_dict().items()):
         digest.update(name.encode() + tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

@@ -30,7 +30,9 @@ from unified_sess.evaluation.report import REPORT_NAME, write_report
 from unified_sess.evaluation.results import Results
 from unified_sess.evaluation.speakers import mixture_genders
 from unified_sess.evaluation.tables import result_tables
+from unified_sess.inference.files.tracks import check_voices
 from unified_sess.inference.passes import InPasses, checked_passes
+from unified_sess.inference.voices.speakers import SpeakerNetwork
 from unified_sess.model_io.results_folder import is_results_folder
 from unified_sess.network import UnifiedNetwork, separate_and_enhance
 from unified_sess.utils.audio import read_audio
@@ -198,6 +200,7 @@ def evaluate_command(
     progress: bool = True,
     speakers: str | Path | None = None,
     passes: int = 1,
+    voices: SpeakerNetwork | None = None,
 ) -> Results:
     """What `unified-sess evaluate` does: measure a model on a corpus.
 
@@ -221,6 +224,8 @@ def evaluate_command(
         `cpu`, `cuda`, ...; None takes a GPU where there is one.
     passes : int
         At how many speeds every mixture is separated, see `InPasses`.
+    voices : SpeakerNetwork
+        Recognises voices in conversations in the place of the network that ships; None takes that.
 
     Returns
     -------
@@ -238,11 +243,19 @@ def evaluate_command(
     model_folder = Path(model) if model is not None and is_results_folder(model) else None
     separation = UnifiedSeparation.from_pretrained(model, device=device)
     rate = rate_there(data_folder, separation.sample_rate)
+    check_voices(voices, separation)
     title = f"{Path(str(model)).name if model else 'shipped model'} on {Path(data_folder).resolve().name}"
+    title += "" if voices is None else f", voices by {Path(voices.name).name}"
     conversations = find_conversations(data_folder, rate, part)
     if conversations is not None:
         rows = read_conversations(conversations)
-        return evaluate_conversations(separation, rows, output, limit, progress, title, model_folder, rate, passes)
+        named = title, model_folder, rate
+        return evaluate_conversations(separation, rows, output, limit, progress, *named, passes, voices)
+    if voices is not None:
+        raise UserError(
+            f"--voices {voices.name}: {data_folder} holds mixtures, of which the network's outputs are measured as they "
+            "are; leave it out, or give a set of conversations"
+        )
     corpus = find_corpus(data_folder, rate, mode, separation.num_spks, parts=(part,), exact=False)
     if corpus.num_spks > separation.num_spks:
         raise UserError(

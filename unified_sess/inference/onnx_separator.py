@@ -2,17 +2,15 @@
 
 import contextlib
 import hashlib
-import os
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from unified_sess.inference.runtime import model_name
 from unified_sess.model_io.model_folder import ONNX, ModelConfig, find_model
 from unified_sess.model_io.onnx_file import INPUT, OUTPUTS, OnnxFile, read_onnx
+from unified_sess.model_io.onnx_session import open_session, short_reason
 from unified_sess.utils.errors import UserError
-from unified_sess.utils.parallel import available_cores
 
 SUFFIX = Path(ONNX).suffix
 TRIAL_SECONDS = 0.1  # s of silence that a file is tried on
@@ -41,7 +39,7 @@ class OnnxSeparator:
         self.name, self.num_spks, self.sample_rate = name, self.config.num_spks, self.config.sample_rate
         self.silence_threshold = self.config.silence_threshold
         self._digest = hashlib.sha256(file.data).hexdigest()[:32]
-        self._session = _session(file.data, name)
+        self._session = open_session(file.data, name, "export it again")
         self._try()
 
     @classmethod
@@ -81,7 +79,7 @@ class OnnxSeparator:
         try:
             return self._session.run(wanted, {INPUT: mixtures})
         except Exception as error:  # noqa: BLE001 - onnxruntime has its own kinds of errors
-            raise UserError(f"{self.name} failed on {mixtures.shape[1]} samples ({_reason(error)})") from None
+            raise UserError(f"{self.name} failed on {mixtures.shape[1]} samples ({short_reason(error)})") from None
 
     def _try(self):
         """Raise `UserError` unless the network gives what the metadata promise."""
@@ -91,24 +89,3 @@ class OnnxSeparator:
             raise UserError(
                 f"{self.name} says {self.num_spks} speakers, but gives outputs of other shapes: export it again"
             )
-
-
-def _session(data: bytes, name: str) -> Any:
-    try:
-        import onnxruntime
-    except ImportError:
-        raise UserError("ONNX files need the package onnxruntime: pip install onnxruntime") from None
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # what goes wrong is one line of ours
-    threads = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
-    options.intra_op_num_threads = int(threads) if threads.isdecimal() else available_cores()
-    options.enable_mem_pattern = False  # a plan of the memory for each length, which costs a quarter more of it
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    try:
-        return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # noqa: BLE001 - onnxruntime has its own kinds of errors
-        raise UserError(f"{name} cannot be loaded by onnxruntime ({_reason(error)}): export it again") from None
-
-
-def _reason(error):
-    return " ".join((str(error).strip().splitlines() or [type(error).__name__])[0].split())[:150]

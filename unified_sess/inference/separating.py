@@ -6,7 +6,7 @@ import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -20,6 +20,9 @@ from unified_sess.model_io.model_folder import CONFIG, ModelConfig, find_model
 from unified_sess.model_io.results_folder import is_results_folder, load_trained_network
 from unified_sess.network import ENHANCED_FROM, enhance_alone, separate, separate_and_enhance, set_effort
 from unified_sess.utils.audio import Channel
+
+if TYPE_CHECKING:
+    from unified_sess.inference.voices.speakers import SpeakerNetwork
 
 
 class Separating:
@@ -88,6 +91,7 @@ class Separating:
         channel: Channel = None,
         stream: int | None = None,
         passes: int = 1,
+        voices: "SpeakerNetwork | None" = None,
     ) -> torch.Tensor:
         """Separate an audio file of any rate, length and channel count.
 
@@ -109,6 +113,8 @@ class Separating:
             Which audio stream of a film or meeting, from 1; None takes the first.
         passes : int
             At how many speeds every window is separated, see `InPasses`.
+        voices : SpeakerNetwork
+            Recognises voices in the place of the network that ships; None takes that.
 
         Returns
         -------
@@ -126,7 +132,9 @@ class Separating:
         file = io.BytesIO()
         recording = Recording(path, channel, stream)
         model = self if passes == 1 else InPasses(self, passes)
-        tracks = separate_to_tracks(model, recording, file, self.sample_rate, TrackOptions(windows=windows))
+        tracks = separate_to_tracks(
+            model, recording, file, self.sample_rate, TrackOptions(windows=windows, voices=voices)
+        )
         sources = np.frombuffer(file.getbuffer(), np.float32).reshape(-1, self.num_spks)
         return torch.from_numpy(sources * tracks.factors).unsqueeze(0)
 

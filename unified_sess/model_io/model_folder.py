@@ -73,6 +73,32 @@ def find_model(source: str | Path | None, allow_patterns: Sequence[str] = FILES,
         ) from None
 
 
+def find_file(source: str | Path) -> Path:
+    """A local file, or one of a hub repository, `owner/repository/name`, which is downloaded once.
+
+    Raises
+    ------
+    UserError
+        When there is no such file.
+    """
+    owner, _, rest = str(source).partition("/")
+    repository, _, name = rest.partition("/")
+    if Path(source).exists() or not (owner and repository and name):
+        return Path(source)
+    try:
+        from huggingface_hub import hf_hub_download
+    except ImportError:
+        raise UserError(
+            f"there is no file {source}; one of that name on the hub needs pip install huggingface_hub"
+        ) from None
+
+    try:
+        return Path(hf_hub_download(f"{owner}/{repository}", name))
+    except Exception as error:  # noqa: BLE001 - a network can fail in many ways
+        reason = type(error).__name__
+        raise UserError(f"there is no file {source}, and none of that name came from the hub ({reason})") from None
+
+
 def checked_numbers(content: Mapping, where: str | Path) -> tuple[int, int]:
     """`num_spks` and `sample_rate` (Hz) of a config or an experiment; `UserError` naming `where` for anything else."""
     speakers, rate = content.get("num_spks"), content.get("sample_rate")

@@ -16,22 +16,25 @@ from unified_sess.utils.errors import UserError
 INPUT, OUTPUTS = "mixture", ("sources", "enhanced")
 OPSET = 17
 LARGEST_ONNX = 500_000_000  # bytes; the file of the model that ships has 5 million
+EXPORT = "give an ONNX file of unified-sess export"
 MOST_NODES = 50_000  # of the model that ships: 1,400
 LARGEST_SETTING = 100  # characters of a value in the metadata
-# All computing that a network may do: each of these takes tensors and gives tensors, and none runs a graph of its own.
+# All computing that a network of ours may do: each of these takes tensors and gives tensors, and none runs a graph of its own.
 OPERATORS = frozenset(
     """Abs Add BatchNormalization Cast Clip Concat Constant ConstantOfShape Conv ConvTranspose Cos CumSum Div Einsum Equal Erf
     Exp Expand Flatten GRU Gather Gemm GlobalAveragePool Greater Identity InstanceNormalization LSTM LayerNormalization
     Less Log MatMul Max Min Mod Mul Neg Not PRelu Pad Pow Range Reciprocal ReduceMax ReduceMean ReduceSum Relu Reshape
     Shape Sigmoid Sin Slice Softmax Softplus Split Sqrt Squeeze Sub Tanh Tile Transpose Unsqueeze Where""".split()
 )
+LOOPS = frozenset(("Loop", "Scan"))  # what may run without end, in files of anybody
 
 # Numbers of fields, from onnx.proto.
 MODEL_GRAPH, MODEL_OPSET, MODEL_METADATA, MODEL_TRAINING, MODEL_FUNCTIONS = 7, 8, 14, 20, 25
 GRAPH_NODE, GRAPH_WEIGHTS, GRAPH_SPARSE_WEIGHTS = 1, 5, 15
 NODE_OPERATOR, NODE_ATTRIBUTE, NODE_DOMAIN = 4, 5, 7
 ATTRIBUTE_TENSOR, ATTRIBUTE_TENSORS = 5, 10
-ATTRIBUTE_GRAPHS = (6, 11, 14, 15, 22, 23)  # graphs, types and sparse tensors
+ATTRIBUTE_GRAPHS = (6, 11)
+ATTRIBUTE_OTHERS = (14, 15, 22, 23)  # types and sparse tensors
 TENSOR_EXTERNAL, TENSOR_LOCATION = 13, 14
 KEY, VALUE = 1, 2  # of metadata; domain and version of an operator set
 
@@ -56,24 +59,21 @@ def read_onnx(path: str | Path) -> OnnxFile:
         In one line, when the file is missing, too large, corrupt, no ONNX file, not ours, or holds what no network of
         ours needs: weights outside of the file, graphs in graphs, functions, operators beyond `OPERATORS`.
     """
+    return check_onnx_file(read_bytes(path, EXPORT), path)
+
+
+def read_bytes(path: str | Path, advice: str) -> bytes:
+    """The first `LARGEST_ONNX` + 1 bytes of a file; `UserError` that ends with `advice` where it cannot be read."""
     try:
         with open(path, "rb") as file:
-            data = file.read(LARGEST_ONNX + 1)
+            return file.read(LARGEST_ONNX + 1)
     except OSError as error:
-        raise UserError(f"cannot read {path} ({error.strerror}): give an ONNX file of unified-sess export") from None
-    return check_onnx_file(data, path)
+        raise UserError(f"cannot read {path} ({error.strerror}): {advice}") from None
 
 
 def check_onnx_file(data: bytes, where: str | Path) -> OnnxFile:
     """Check the bytes of an ONNX file; raises as `read_onnx` does, naming `where`."""
-    if len(data) > LARGEST_ONNX:
-        raise UserError(f"{where} is larger than {LARGEST_ONNX / 1e6:.0f} MB, which no network here needs")
-    try:
-        said = _check_model(memoryview(data))
-    except _Refused as refused:
-        raise UserError(f"{where} {refused}: give an ONNX file of unified-sess export") from None
-    except (ValueError, TypeError, IndexError, AttributeError):  # the walk met what no field can be
-        raise UserError(f"{where} is no ONNX file, or a corrupt one: give one of unified-sess export") from None
+    said = _walked(data, where, EXPORT, ours=True)
     if said.get("format") != "unified_sess":
         raise UserError(
             f"{where} is not ours (its metadata name no model of unified_sess): make one with unified-sess export"
@@ -86,6 +86,30 @@ def check_onnx_file(data: bytes, where: str | Path) -> OnnxFile:
     return OnnxFile(data, ModelConfig({}, speakers, rate, *checked_options(settings, where)))
 
 
+def check_foreign_file(data: bytes, where: str | Path, advice: str) -> None:
+    """Check the bytes of an ONNX file that others made, of any operators and sizes.
+
+    Raises
+    ------
+    UserError
+        In one line that names `where` and ends with `advice`, when the file is too large, corrupt or no ONNX file, keeps
+        weights outside of it, or holds functions or loops.
+    """
+    _walked(data, where, advice, ours=False)
+
+
+def _walked(data, where, advice, ours):
+    """The metadata of a file, after everything in it was looked at."""
+    if len(data) > LARGEST_ONNX:
+        raise UserError(f"{where} is larger than {LARGEST_ONNX / 1e6:.0f} MB, which no network here needs: {advice}")
+    try:
+        return _check_model(memoryview(data), ours)
+    except _Refused as refused:
+        raise UserError(f"{where} {refused}: {advice}") from None
+    except (ValueError, TypeError, IndexError, AttributeError, RecursionError):  # the walk met what no field can be
+        raise UserError(f"{where} is no ONNX file, or a corrupt one: {advice}") from None
+
+
 def _number(text):
     try:
         return json.loads(text)
@@ -93,21 +117,21 @@ def _number(text):
         return text
 
 
-def _check_model(message):
+def _check_model(message, ours):
     """The metadata of a model; raises `_Refused` or `ValueError`."""
     said, graphs = {}, 0
     for number, value in _fields(message):
         if number == MODEL_GRAPH:
             graphs += 1
-            _check_graph(value)
+            _check_graph(value, ours)
         elif number == MODEL_METADATA:
             entry = {key: text for key, text in _fields(value) if len(text) <= LARGEST_SETTING}
             if KEY in entry and VALUE in entry:
                 said[_text(entry[KEY])] = _text(entry[VALUE])
-        elif number == MODEL_OPSET:
+        elif number == MODEL_OPSET and ours:
             _check_operator_set(dict(_fields(value)))
         elif number in (MODEL_TRAINING, MODEL_FUNCTIONS):
-            raise _Refused("holds functions, which no network of ours has")
+            raise _Refused("holds functions, which no network here needs")
     if graphs != 1:
         raise ValueError
     return said
@@ -118,21 +142,21 @@ def _check_operator_set(entry):
         raise _Refused(f"wants other operators than ONNX's of opset {OPSET}")
 
 
-def _check_graph(message):
+def _check_graph(message, ours):
     nodes = 0
     for number, value in _fields(message):
         if number == GRAPH_NODE:
             nodes += 1
             if nodes > MOST_NODES:
                 raise _Refused(f"has more than {MOST_NODES} operators, which no network here needs")
-            _check_node(value)
+            _check_node(value, ours)
         elif number == GRAPH_WEIGHTS:
             _check_tensor(value)
         elif number == GRAPH_SPARSE_WEIGHTS:
-            raise _Refused("holds sparse weights, which no network of ours has")
+            raise _Refused("holds sparse weights, which no network here needs")
 
 
-def _check_node(message):
+def _check_node(message, ours):
     operator, domain = "", ""
     for number, value in _fields(message):
         if number == NODE_OPERATOR:
@@ -143,11 +167,13 @@ def _check_node(message):
             for kind, content in _fields(value):
                 if kind in (ATTRIBUTE_TENSOR, ATTRIBUTE_TENSORS):
                     _check_tensor(content)
-                elif kind in ATTRIBUTE_GRAPHS:
+                elif kind in ATTRIBUTE_GRAPHS and not ours:
+                    _check_graph(content, ours)
+                elif kind in ATTRIBUTE_GRAPHS + ATTRIBUTE_OTHERS:
                     raise _Refused("holds a graph in its graph, which no network of ours has")
-    if domain or operator not in OPERATORS:
+    if operator in LOOPS or ours and (domain or operator not in OPERATORS):
         name = ".".join(part[:40] for part in (domain, operator) if part)
-        raise _Refused(f"uses the operator {name!r}, which no network of ours does")
+        raise _Refused(f"uses the operator {name!r}, which no network here needs")
 
 
 def _check_tensor(message):

@@ -73,6 +73,17 @@ def test_a_voice_on_both_tracks_is_put_on_its_own():
     assert found in (2 * [[(0, 0)], [(1, 1)]], 2 * [[(1, 1)], [(0, 0)]])
 
 
+def test_another_network_tells_who_talks_and_the_one_that_ships_whether_anybody_else_does():
+    """Its line between one person and two is known only of what ships."""
+    moments = 2 * [[(0, LOUD), (1, LEAK)], [(0, LEAK), (1, LOUD)], [(1, LEAK), (0, LOUD)], [(1, LOUD), (0, LEAK)]]
+    heard = evidence(moments, spread=0.8, two=UNSURE)
+    found = owners(heard)
+    assert len(np.unique(found)) == 2
+    alike = np.broadcast_to(heard.embeddings[:, :1], heard.embeddings.shape)
+    assert len(np.unique(owners(heard._replace(shipped=alike)))) == 1
+    np.testing.assert_array_equal(owners(heard._replace(shipped=heard.embeddings[:, ::-1])), found)
+
+
 def test_one_person_alone_has_one_track():
     said = [[(0, LOUD), (0, LOUD)], [(0, LEAK), (0, LOUD)], [(0, NOISE), (0, NOISE)]]
     found = owners(evidence(3 * said, spread=1.0, two=ONE))

@@ -21,11 +21,12 @@ from unified_sess.inference.files.recordings import Recording
 from unified_sess.inference.files.results import RTTM, SPEAKER, ResultFiles
 from unified_sess.inference.files.standard_input import STANDARD_INPUT, standard_input
 from unified_sess.inference.files.summaries import FAILED, KEPT, SEPARATED, summary_line
-from unified_sess.inference.files.tracks import TrackOptions, separate_to_tracks
+from unified_sess.inference.files.tracks import TrackOptions, check_voices, separate_to_tracks
 from unified_sess.inference.files.writing import LARGEST_WAV, SAMPLE_BYTES, write_results
 from unified_sess.inference.passes import InPasses
 from unified_sess.inference.runtime import Runtime
 from unified_sess.inference.voices.evidence import voices_digest
+from unified_sess.inference.voices.speakers import SpeakerNetwork
 from unified_sess.inference.windows import DEFAULT_WINDOWS, Windows
 from unified_sess.utils.audio import Channel, result_subtype
 from unified_sess.utils.errors import UserError, ended_gently, os_error_line, writable_folder
@@ -66,6 +67,8 @@ class Options(NamedTuple):
         Runs of a separator that works in steps; None takes all.
     passes : int
         At how many speeds every window is separated, see `InPasses`.
+    voices : SpeakerNetwork
+        Recognises voices in the place of the network that ships; None takes that.
     """
 
     enhanced: bool = False
@@ -83,6 +86,7 @@ class Options(NamedTuple):
     subtype: str | None = None
     effort: int | None = None
     passes: int = 1
+    voices: SpeakerNetwork | None = None
 
     def extras(self) -> list[str]:
         """Kinds of results beside the people."""
@@ -93,7 +97,7 @@ class Options(NamedTuple):
         return {
             "model_rate": self.model_rate,
             "windows": [self.windows.length, self.windows.overlap],
-            "voices": None if self.fixed_order else voices_digest(),
+            "voices": None if self.fixed_order else voices_digest(self.voices),
             "normalize": self.normalize,
             "num_spks": self.num_spks,
             "channel": self.channel,
@@ -109,6 +113,9 @@ class Options(NamedTuple):
             raise UserError(f"--num-spks {self.num_spks}: {model.name} gives from 1 to {model.num_spks} people")
         if self.normalize is not None and not LOUDNESS_RANGE[0] <= self.normalize <= LOUDNESS_RANGE[1]:
             raise UserError(f"--normalize {self.normalize}: give a loudness from -70 to 0 LUFS, such as -23")
+        if self.voices is not None and self.fixed_order:
+            raise UserError(f"--voices {self.voices.name}: --fixed-order keeps voices as they are, leave one out")
+        check_voices(self.voices, model)
         if self.extension == "flac" and self.subtype in ("FLOAT", "PCM_32"):
             raise UserError(f"--subtype {self.subtype}: flac holds 16 or 24 bits, give --format wav")
 
@@ -336,7 +343,7 @@ def separate_recording(
         loudness = options.normalize is not None
         several = options.num_spks is not None and options.num_spks > 1
         track_options = TrackOptions(
-            options.enhanced, options.noise, loudness, options.fixed_order, options.windows, several
+            options.enhanced, options.noise, loudness, options.fixed_order, options.windows, several, options.voices
         )
         tracks = separate_to_tracks(model, recording, file, rate, track_options, stop, progress, output_dir)
         chosen = tracks.active if options.num_spks is None else tracks.loudest(options.num_spks)

@@ -17,6 +17,7 @@ from unified_sess.inference.runtime import Runtime
 from unified_sess.inference.scale import MixtureScale
 from unified_sess.inference.voices.evidence import Listener
 from unified_sess.inference.voices.placing import Placing
+from unified_sess.inference.voices.speakers import SpeakerNetwork
 from unified_sess.inference.voices.turns import MOST_TRACKS
 from unified_sess.inference.windows import DEFAULT_WINDOWS, NotFinite, Windows, separate_stream
 from unified_sess.utils.errors import UserError
@@ -37,6 +38,8 @@ class TrackOptions(NamedTuple):
         How long recordings are cut.
     several : bool
         Two or more people are known to talk: voices never put all on one track.
+    voices : SpeakerNetwork
+        Recognises voices in the place of the network that ships; None takes that.
     """
 
     enhanced: bool = False
@@ -45,6 +48,7 @@ class TrackOptions(NamedTuple):
     fixed_order: bool = False
     windows: Windows = DEFAULT_WINDOWS
     several: bool = False
+    voices: SpeakerNetwork | None = None
 
 
 class Tracks(NamedTuple):
@@ -134,6 +138,20 @@ def separate_to_tracks(
             return way.go(stop, bar.update, raw, recorded)
 
 
+def placed_by_voice(model: Runtime) -> bool:
+    """Whether voices decide on the tracks: sources that are free in level do not add up to their voice."""
+    return model.silence_threshold is not None and 2 <= model.num_spks <= MOST_TRACKS
+
+
+def check_voices(voices: SpeakerNetwork | None, model: Runtime) -> None:
+    """Raise `UserError` where a network of speakers is given and voices do not decide."""
+    if voices is not None and not placed_by_voice(model):
+        raise UserError(
+            f"--voices {voices.name}: tracks of {model.name} are not placed by voice (of two or three speakers, trained "
+            "with losses that know silence): leave it out"
+        )
+
+
 class _Way:
     """The state of `separate_to_tracks`: the network first, then what wants to know the whole recording."""
 
@@ -165,9 +183,9 @@ class _Way:
     def _separate(self, progress):
         """Sources and mixture into `raw`; returns the `Placing` of voices on tracks, None where the network decides."""
         model, options, mixture = self.model, self.options, Queue(1)
-        # Sources that are free in level do not add up to their voice.
-        by_voice = model.silence_threshold is not None and 2 <= model.num_spks <= MOST_TRACKS
-        listener = Listener(model.num_spks, model.sample_rate) if by_voice and not options.fixed_order else None
+        listener = None
+        if placed_by_voice(model) and not options.fixed_order:
+            listener = Listener(model.num_spks, model.sample_rate, options.voices)
         stream = self._mixture(progress, mixture)
         try:
             for sources in separate_stream(model, stream, options.windows, options.enhanced, options.fixed_order):

@@ -9,6 +9,7 @@ import numpy as np
 
 from unified_sess.inference.voices.counter import SHORT, SHORT_STEP, STEP, STRETCH, stretches, two_people
 from unified_sess.inference.voices.encoder import FRAMES, SPAN, SPEECH_RMS, WEIGHTS, VoiceEncoder
+from unified_sess.inference.voices.speakers import SpeakerNetwork
 
 RULES = 2  # one more whenever the same weights put voices on tracks in another way: results are then made anew
 CHUNK = 120  # units that are heard at once, half a minute
@@ -27,6 +28,8 @@ class Evidence(NamedTuple):
     stretches, short : numpy.ndarray
         `[stretches, 2]`: how much each sounds like two people, see `counter.two_people`, and its mean square; long and
         short ones.
+    shipped : numpy.ndarray
+        What `embeddings` would be of the network that ships, where another one embeds; None where it does itself.
     """
 
     embeddings: np.ndarray
@@ -34,6 +37,7 @@ class Evidence(NamedTuple):
     unit: int
     stretches: np.ndarray
     short: np.ndarray
+    shipped: np.ndarray | None = None
 
 
 class Listener:
@@ -44,6 +48,8 @@ class Listener:
     tracks : int
     sample_rate : int
         Hz.
+    speakers : SpeakerNetwork
+        Embeds in the place of the network that ships; memory grows by some 5 kB a second more. None takes that alone.
 
     Example
     -------
@@ -53,11 +59,11 @@ class Listener:
     (3, 10)
     """
 
-    def __init__(self, tracks: int, sample_rate: int) -> None:
-        self.encoder = VoiceEncoder(sample_rate)
+    def __init__(self, tracks: int, sample_rate: int, speakers: SpeakerNetwork | None = None) -> None:
+        self.encoder, self.sample_rate, self.speakers = VoiceEncoder(sample_rate), sample_rate, speakers
         self.loudest = 0.0
         # In one piece of memory each: many small ones would hold back what is freed between them.
-        self.embeddings, self.powers, self.stretches, self.short = (io.BytesIO() for _ in range(4))
+        self.shipped, self.others, self.powers, self.stretches, self.short = (io.BytesIO() for _ in range(5))
         before = np.zeros((tracks + 1, MARGIN * self.encoder.unit), np.float32)
         self.waiting = [before]  # what is not heard yet, behind the margin of what was heard
 
@@ -78,9 +84,12 @@ class Listener:
         missing = (count + 2 * MARGIN) * unit - signals.shape[1]
         self._hear(np.pad(signals, ((0, 0), (0, missing))), count)
         powers = np.frombuffer(self.powers.getbuffer(), np.float64).reshape(-1, len(signals))
-        embeddings = np.frombuffer(self.embeddings.getbuffer(), np.float16).reshape(*powers.shape, self.encoder.size)
+        shipped = _embeddings(self.shipped, powers.shape, self.encoder.size)
         found = [np.frombuffer(file.getbuffer(), np.float64).reshape(-1, 2) for file in (self.stretches, self.short)]
-        return Evidence(embeddings.swapaxes(0, 1), powers.T, unit, *found)
+        if self.speakers is None:
+            return Evidence(shipped, powers.T, unit, *found)
+        others = _embeddings(self.others, powers.shape, self.speakers.size)
+        return Evidence(others, powers.T, unit, found[0], found[1], shipped)
 
     def _hear(self, signals, count):
         """Evidence of the `count` units between the margins of signals `[signals, time]`."""
@@ -90,17 +99,35 @@ class Listener:
             self.loudest = max(self.loudest, float(np.percentile(powers[-1], 95)))
         scale = SPEECH_RMS / np.sqrt(self.loudest) if self.loudest > 0 else 0.0
         self.powers.write(np.ascontiguousarray(powers.T).data)
-        spectrum = self.encoder.spectrum(np.pad(signals * np.float32(scale), ((0, 0), (0, self.encoder.hop))))
-        found = self.encoder.embeddings(spectrum)[:, inside].swapaxes(0, 1)
-        self.embeddings.write(np.ascontiguousarray(found, np.float16).data)
+        scaled = signals * np.float32(scale)
+        spectrum = self.encoder.spectrum(np.pad(scaled, ((0, 0), (0, self.encoder.hop))))
+        found = self.encoder.embeddings(spectrum)[:, inside]
+        _write(self.shipped, found)
+        if self.speakers is not None and count:
+            audible = found.any(2, keepdims=True)
+            _write(self.others, audible * self.speakers.embeddings(scaled, self.sample_rate, unit, MARGIN, count))
         heard = spectrum[:, MARGIN * FRAMES : (MARGIN + count) * FRAMES]
         for file, size in ((self.stretches, (STRETCH, STEP)), (self.short, (SHORT, SHORT_STEP))):
             loudness = [powers[-1, first:last].mean() for first, last in stretches(count, *size)]
             file.write(np.stack((two_people(heard, *size), loudness), axis=1).astype(np.float64).data)
 
 
-@functools.cache
-def voices_digest() -> str:
+def _write(file, embeddings):
+    """Append `[signals, units, size]` unit by unit."""
+    file.write(np.ascontiguousarray(embeddings.swapaxes(0, 1), np.float16).data)
+
+
+def _embeddings(file, shape, size):
+    """What `_write` has written, of units and signals in `shape`."""
+    return np.frombuffer(file.getbuffer(), np.float16).reshape(*shape, size).swapaxes(0, 1)
+
+
+def voices_digest(speakers: SpeakerNetwork | None = None) -> str:
     """32 hexadecimal digits that change with the weights of any network of voices, and with `RULES`."""
+    return _shipped_digest() + ("" if speakers is None else speakers.digest)
+
+
+@functools.cache
+def _shipped_digest():
     weights = sorted(WEIGHTS.parent.glob("*.npz"))
     return hashlib.sha256(b"".join(path.read_bytes() for path in weights) + bytes([RULES])).hexdigest()[:32]

@@ -29,7 +29,8 @@ def is_one_person(evidence: Evidence, counts: np.ndarray, embeddings: np.ndarray
     counts : numpy.ndarray
         How much its signals count, see `speech_in`.
     embeddings, weights : numpy.ndarray
-        `[embeddings, size]` of the recording, or of moments evenly spread over it, and how much each counts.
+        `[embeddings, size]` of the recording by the network that ships, or of moments evenly spread over it, and how much
+        each counts.
     """
     seconds = counts[-1].sum() * UNIT
     agreement = _agreement(embeddings, weights, seconds)

@@ -3,6 +3,7 @@
 import numpy as np
 
 from unified_sess.inference.voices.evidence import Evidence, Listener
+from unified_sess.inference.voices.speakers import SpeakerNetwork
 from unified_sess.inference.voices.turns import owners
 
 FADE = 0.05  # s over which a track passes to another voice
@@ -49,7 +50,7 @@ class Placing:
         return placed
 
 
-def placed(tracks: np.ndarray, sample_rate: int) -> np.ndarray:
+def placed(tracks: np.ndarray, sample_rate: int, speakers: SpeakerNetwork | None = None) -> np.ndarray:
     """Tracks `[time, tracks]` of a whole recording with every voice on its track, as `separate` writes them.
 
     Example
@@ -57,6 +58,6 @@ def placed(tracks: np.ndarray, sample_rate: int) -> np.ndarray:
     >>> placed(np.random.default_rng(0).standard_normal((16000, 2)).astype(np.float32), 8000).shape
     (16000, 2)
     """
-    listener = Listener(tracks.shape[1], sample_rate)
+    listener = Listener(tracks.shape[1], sample_rate, speakers)
     listener.add(tracks)
     return Placing(listener.finish(), sample_rate)(tracks)

@@ -56,7 +56,8 @@ def owners(evidence: Evidence, several: bool = False) -> np.ndarray:
     used = worth_hearing(counts)
     heard = evidence.embeddings[:, some].reshape(-1, evidence.embeddings.shape[2]), used[:, some].ravel()
     alone = np.full_like(stay, evidence.powers[:-1].sum(1).argmax())
-    if not several and is_one_person(evidence, counts, *heard):
+    own = evidence.embeddings if evidence.shipped is None else evidence.shipped
+    if not several and is_one_person(evidence, counts, own[:, some].reshape(-1, own.shape[2]), heard[1]):
         return alone
     if seconds < SHORTEST or tracks == 2 and both_throughout(evidence.short):
         return stay
