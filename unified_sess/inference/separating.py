@@ -124,11 +124,12 @@ class Separating:
         Raises
         ------
         UserError
-            Naming the file when it cannot be read.
+            Naming the file when it cannot be read, or the network of speakers where voices do not decide on the tracks.
         """
         from unified_sess.inference.files.recordings import Recording
-        from unified_sess.inference.files.tracks import TrackOptions, separate_to_tracks
+        from unified_sess.inference.files.tracks import TrackOptions, check_voices, separate_to_tracks
 
+        check_voices(voices, self)
         file = io.BytesIO()
         recording = Recording(path, channel, stream)
         model = self if passes == 1 else InPasses(self, passes)

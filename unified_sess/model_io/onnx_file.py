@@ -169,8 +169,10 @@ def _check_node(message, ours):
                     _check_tensor(content)
                 elif kind in ATTRIBUTE_GRAPHS and not ours:
                     _check_graph(content, ours)
-                elif kind in ATTRIBUTE_GRAPHS + ATTRIBUTE_OTHERS:
+                elif kind in ATTRIBUTE_GRAPHS:
                     raise _Refused("holds a graph in its graph, which no network of ours has")
+                elif kind in ATTRIBUTE_OTHERS:
+                    raise _Refused("holds types or sparse tensors in an operator, which no network here needs")
     if operator in LOOPS or ours and (domain or operator not in OPERATORS):
         name = ".".join(part[:40] for part in (domain, operator) if part)
         raise _Refused(f"uses the operator {name!r}, which no network here needs")

@@ -5,24 +5,32 @@ import numpy as np
 from unified_sess.inference.voices.speakers import BANDS
 
 
-def speaker_file(path, inputs=(("feats", ("batch", "frames", BANDS)),), squared=True, **operator):
-    """Writes an ONNX file: the mean square of its first input over time, `[batch, 80]`; or, not `squared`, its input."""
-    import onnx
-    from onnx.helper import make_graph, make_model, make_node, make_opsetid, make_tensor_value_info
+def speaker_file(path, inputs=(("feats", ("batch", "frames", BANDS)),), gives="variance"):
+    """Writes an ONNX file: the mean square of its first input over time, `[batch, 80]`; or what no speaker network gives."""
+    from onnx import TensorProto
+    from onnx.helper import make_graph, make_model, make_node, make_opsetid, make_tensor_sequence_value_info
+    from onnx.helper import make_tensor_value_info as value
 
     name = inputs[0][0]
     nodes = [
         make_node("Mul", [name, name], ["square"]),
         make_node("ReduceMean", ["square"], ["embs"], axes=[1], keepdims=0),
     ]
-    if not squared:
+    outputs = [value("embs", TensorProto.FLOAT, None)]
+    if gives == "nothing":
+        outputs = []
+    elif gives == "features":
         nodes = [make_node("Identity", [name], ["embs"])]
-    values = [make_tensor_value_info(each, onnx.TensorProto.FLOAT, list(shape)) for each, shape in inputs]
-    output = make_tensor_value_info("embs", onnx.TensorProto.FLOAT, None)
-    made = make_model(
-        make_graph(nodes, "network", values, [output]), opset_imports=[make_opsetid("", 13)], ir_version=8
+    elif gives == "sequence":
+        nodes = [make_node("SequenceConstruct", [name], ["embs"])]
+        outputs = [make_tensor_sequence_value_info("embs", TensorProto.FLOAT, None)]
+    elif gives == "integers":
+        nodes.append(make_node("Cast", ["embs"], ["whole"], to=TensorProto.INT64))
+        outputs = [value("whole", TensorProto.INT64, None)]
+    graph = make_graph(
+        nodes, "network", [value(each, TensorProto.FLOAT, list(shape)) for each, shape in inputs], outputs
     )
-    path.write_bytes(made.SerializeToString())
+    path.write_bytes(make_model(graph, opset_imports=[make_opsetid("", 13)], ir_version=8).SerializeToString())
     return path
 
 

@@ -110,10 +110,17 @@ def test_files_that_hold_no_such_network(tmp_path):
     titanet = (("audio_signal", ("batch", BANDS, "frames")), ("length", ("batch",)))
     refused(speaker_file(tmp_path / "titanet.onnx", titanet), "does not take features")
     refused(speaker_file(tmp_path / "b.onnx", (("x", ("batch", "frames", 64)),)), "does not take features")
-    refused(
-        speaker_file(tmp_path / "c.onnx", squared=False), r"gives \[\d+, \d+, 80\] where embeddings are \[batch, size\]"
-    )
     refused(speaker_file(tmp_path / "d.onnx", (("x", (1, 400, BANDS)),)), "does not run on features")
+
+
+@pytest.mark.parametrize("gives, why", [
+    ("features", r"gives float32 \[\d+, \d+, 80\] where embeddings are numbers \[batch, size\]"),
+    ("sequence", r"gives float32 \[.*\] where embeddings are"),
+    ("integers", r"gives int64 \[\d+, 80\] where embeddings are"),
+    ("nothing", "gives nothing"),
+])  # fmt: skip
+def test_networks_that_give_no_embeddings(gives, why, tmp_path):
+    refused(speaker_file(tmp_path / "a.onnx", gives=gives), why)
 
 
 @pytest.mark.parametrize("package", ["onnxruntime", "kaldi_native_fbank"])
@@ -179,6 +186,11 @@ def test_where_voices_decide_nothing_it_is_refused(network, recording, tmp_path,
             GainModel(0.6, 0.4, threshold=threshold), [recording], tmp_path / "out", Options(voices=network, **options)
         )
     assert not (tmp_path / "out").exists()
+
+
+def test_where_voices_decide_nothing_python_refuses_it_as_well(network, recording):
+    with pytest.raises(UserError, match="tracks of the stub are not placed by voice"):
+        GainModel(0.6, 0.4, sample_rate=RATE).separate_file(recording, voices=network)
 
 
 def test_the_command_loads_it(recording, tmp_path, capsys):

@@ -123,7 +123,7 @@ def _embeddings(file, shape, size):
 
 
 def voices_digest(speakers: SpeakerNetwork | None = None) -> str:
-    """32 hexadecimal digits that change with the weights of any network of voices, and with `RULES`."""
+    """Hexadecimal digits that change with the weights of any network of voices, and with `RULES`."""
     return _shipped_digest() + ("" if speakers is None else speakers.digest)
 
 

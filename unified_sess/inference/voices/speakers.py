@@ -46,15 +46,18 @@ class SpeakerNetwork:
         check_foreign_file(data, name, ADVICE)
         self.name, self.digest, self._fbank = name, hashlib.sha256(data).hexdigest()[:32], _fbank()
         self._session = open_session(data, name, ADVICE)
-        inputs = self._session.get_inputs()
+        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
         shapes = [entry.shape for entry in inputs]
         if len(shapes) != 1 or len(shapes[0]) != 3 or isinstance(shapes[0][2], int) and shapes[0][2] != BANDS:
             raise UserError(f"{name} does not take features [batch, frames, {BANDS}]: {ADVICE}")
-        self._input, self._output = inputs[0].name, self._session.get_outputs()[0].name
+        if not outputs:
+            raise UserError(f"{name} gives nothing: {ADVICE}")
+        self._input, self._output = inputs[0].name, outputs[0].name
         self._batch = 1 if shapes[0][0] == 1 else BATCH
-        found = self._run(np.zeros((self._batch, FRAMES, BANDS), np.float32))
-        if found.ndim != 2 or len(found) != self._batch:
-            raise UserError(f"{name} gives {list(found.shape)} where embeddings are [batch, size]: {ADVICE}")
+        found = np.asarray(self._run(np.zeros((self._batch, FRAMES, BANDS), np.float32)))
+        if found.ndim != 2 or len(found) != self._batch or found.shape[1] < 2 or found.dtype.kind != "f":
+            given = f"{found.dtype} {list(found.shape)}"
+            raise UserError(f"{name} gives {given} where embeddings are numbers [batch, size]: {ADVICE}")
         self.size = found.shape[1]
 
     @classmethod
