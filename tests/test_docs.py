@@ -34,7 +34,7 @@ def test_the_readme_is_read_in_two_minutes(repository):
     assert max(map(len, lines)) <= 160
 
 
-@pytest.mark.parametrize("file", ["README.md", "CONTRIBUTING.md", "docs/*.md", "recipes/*/README.md"])
+@pytest.mark.parametrize("file", ["README.md", "CONTRIBUTING.md", "docs/*.md", "recipes/**/*.md"])
 def test_links_to_files_lead_somewhere(repository, file):
     pages = sorted(repository.glob(file))
     assert pages
