@@ -7,7 +7,7 @@ from unified_sess.utils.errors import UserError, one_line_errors, writable_folde
 
 
 def main(*kinds: str) -> None:
-    """Write train.csv, valid.csv and test.csv of a corpus of one of the kinds and print where they are."""
+    """Write train.csv, valid.csv and test.csv of a corpus of one of the kinds and print where; another kind is a `UserError`."""
     parser = argparse.ArgumentParser(description=f"Index a {' or '.join(kinds)} corpus as CSV manifests.")
     parser.add_argument("--data_folder", required=True, help="folder of the corpus")
     parser.add_argument("--save_folder", required=True, help="folder for train.csv, valid.csv and test.csv")

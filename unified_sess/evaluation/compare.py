@@ -106,7 +106,7 @@ def comparison_lines(table: pd.DataFrame) -> list[str]:
 
 
 def short_names(folders: list[str]) -> list[str]:
-    """The shortest ends of the paths that tell all of them apart."""
+    """The shortest ends of the paths that tell all of them apart; `UserError` where one is named twice."""
     parts = [Path(folder).resolve().parts for folder in folders]
     for depth in range(1, max(map(len, parts)) + 1):
         names = ["/".join(part[-depth:]) for part in parts]

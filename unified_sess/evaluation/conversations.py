@@ -118,7 +118,13 @@ def conversation_metrics(
 def whole_track_ratios(
     mixture: np.ndarray, direct: np.ndarray, ordered: np.ndarray, outputs: int
 ) -> tuple[float, float]:
-    """SI-SDR of the whole tracks and its improvement over the mixture, means over those who speak, in dB."""
+    """SI-SDR of the whole tracks and its improvement over the mixture, means over those who speak, in dB.
+
+    Raises
+    ------
+    Undefined
+        Where nobody speaks, or more people than there are outputs.
+    """
     import torch
 
     speak = people_who_speak(direct)
@@ -230,7 +236,7 @@ def diarisation_error(reference: np.ndarray, found: np.ndarray) -> DiarisationEr
 
 
 def alone_level(direct: np.ndarray, tracks: np.ndarray, order: list[int]) -> float:
-    """Level in dB of everything on the other tracks where a single person is recorded, relative to the right one."""
+    """Level in dB of everything on the other tracks, relative to the right one; `Undefined` unless a single person is recorded."""
     speak = np.flatnonzero(people_who_speak(direct))
     if len(speak) != 1:
         raise Undefined("not a recording of one person")

@@ -36,6 +36,11 @@ def measure_all(tasks: Iterable[tuple], jobs: int) -> Iterator[dict]:
         Arguments of `measure`, made one by one while the workers measure.
     jobs : int
         Worker processes; up to 1 measures in this process.
+
+    Raises
+    ------
+    UserError
+        Where a worker was stopped, as by a lack of memory.
     """
     if jobs <= 1:
         yield from (measure(*task) for task in tasks)

@@ -118,6 +118,11 @@ def match_estimates(estimates: Signal, sources: Signal) -> list[int]:
     -------
     list of int
         `order[speaker]` is the estimate of that speaker.
+
+    Raises
+    ------
+    ValueError
+        Where there are fewer outputs than speakers.
     """
     outputs, targets = _double(estimates).T, _double(sources).T
     if len(outputs) < len(targets):

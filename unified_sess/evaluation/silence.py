@@ -76,7 +76,8 @@ def choose_silence_threshold(levels: np.ndarray, people: np.ndarray) -> tuple[fl
 def keep_silence_threshold(model_folder: str | Path, threshold: float, enhanced_from: str | None = None) -> None:
     """Write a threshold in dB into the `config.json` of a model folder, whole or not at all.
 
-    `enhanced_from`, where it is given, is what the enhanced mixture is made of: `enhancer` or `sources`.
+    `enhanced_from`, where it is given, is what the enhanced mixture is made of: `enhancer` or `sources`. A folder whose
+    `config.json` cannot be read is a `UserError`.
     """
     path = Path(model_folder) / "config.json"
     try:

@@ -122,4 +122,5 @@ def groups_of(names: Sequence[str], level: str, module_of: Callable[[str], str])
 
 
 def quotient(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """x / y where y is above 0, else 0."""
     return torch.where(y > 0, x / y, 0)

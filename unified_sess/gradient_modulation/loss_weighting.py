@@ -92,6 +92,11 @@ class LearntWeighting(LossWeighting):
         Learning rate of the two numbers, above 0.
     weight_decay : float
         Pull of the two numbers towards 0, not negative.
+
+    Raises
+    ------
+    ValueError
+        For other numbers.
     """
 
     def __init__(self, lr: float, weight_decay: float = 0.0) -> None:

@@ -72,6 +72,11 @@ class Remedy(OneSidedProjection):
     ---------
     K : float
         Above 0: how many times as long as G_SS an SE gradient may be; about 1 to 10.
+
+    Raises
+    ------
+    ValueError
+        When K is not above 0.
     """
 
     def __init__(self, K: float = 5.0) -> None:
@@ -200,6 +205,12 @@ class GradientModulation:
         -------
         merged : list of torch.Tensor
             G_SE' + G_SS' of every parameter; None where both gradients are None.
+
+        Raises
+        ------
+        ModulationError
+            When the lists are not of one length, the names are missing that granularity `module` needs, or TorchJD's
+            rule is given a preconditioner.
         """
         if preconditioner is not None and self.aggregator is None:
             return self._merge_of_steps(se_grads, ss_grads, scale, preconditioner)
@@ -241,7 +252,10 @@ class GradientModulation:
     def modulate(
         self, se_grads: Gradients, ss_grads: Gradients, scale: float | torch.Tensor | None = None
     ) -> tuple[list[torch.Tensor | None], list[torch.Tensor | None]]:
-        """Like the call, but the modified gradients one by one: the lists G_SE' and G_SS'; not for TorchJD."""
+        """Like the call, but the modified gradients one by one: the lists G_SE' and G_SS'.
+
+        TorchJD's rules have the merged gradient alone: a `ModulationError`.
+        """
         if self.aggregator is not None:
             raise ModulationError(f"{self.rule} gives the merged gradient only: call the GradientModulation itself")
         pair = self._measure(se_grads, ss_grads, scale)

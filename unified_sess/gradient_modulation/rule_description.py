@@ -9,7 +9,7 @@ class ModulationError(ValueError):
 
 
 def name_and_arguments(description: str, example: str) -> tuple[str, dict[str, Any]]:
-    """`NAME` or `NAME(argument=value, ...)`, taken apart."""
+    """`NAME` or `NAME(argument=value, ...)`, taken apart; `ModulationError` for anything else."""
     if "(" not in description:
         return description, {}
     try:

@@ -11,7 +11,18 @@ from unified_sess.gradient_modulation.rule_description import ModulationError, n
 
 
 class TorchJDRule:
-    """An aggregator of TorchJD for each group, called with its two-row Jacobian matrix (SE, SS)."""
+    """An aggregator of TorchJD for each group, called with its two-row Jacobian matrix (SE, SS).
+
+    Arguments
+    ---------
+    rule : str
+        `torchjd:NAME` or `torchjd:NAME(argument=value, ...)`.
+
+    Raises
+    ------
+    ModulationError
+        When TorchJD is missing, has no such aggregator, or it takes other arguments.
+    """
 
     def __init__(self, rule: str) -> None:
         try:

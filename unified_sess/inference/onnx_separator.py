@@ -44,7 +44,13 @@ class OnnxSeparator:
 
     @classmethod
     def load(cls, source: str | Path | None = None) -> "OnnxSeparator":
-        """Load a model: an .onnx file, a folder or hub id that has a model.onnx, None for the model that ships."""
+        """Load a model: an .onnx file, a folder or hub id that has a model.onnx, None for the model that ships.
+
+        Raises
+        ------
+        UserError
+            When there is no such file, or it is none of ours.
+        """
         name = model_name(source)
         if source is not None and Path(source).suffix == SUFFIX and not Path(source).is_dir():
             return cls(read_onnx(source), name)

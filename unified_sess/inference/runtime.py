@@ -24,7 +24,8 @@ class Runtime(Protocol):
     name: str
 
     @property
-    def silence_threshold(self) -> float | None: ...
+    def silence_threshold(self) -> float | None:
+        """dB relative to the mixture under which an output holds nobody; None where levels say nothing."""
 
     def separate_windows(self, mixtures: np.ndarray, enhanced: bool = False) -> np.ndarray:
         """Mixtures `[windows, time]` to sources `[windows, time, speakers]`, with the enhanced mixture behind them on request."""

@@ -124,7 +124,8 @@ class Separating:
         Raises
         ------
         UserError
-            Naming the file when it cannot be read, or the network of speakers where voices do not decide on the tracks.
+            Naming the file when it cannot be read, windows or passes that cannot work, or the network of speakers where
+            voices do not decide on the tracks.
         """
         from unified_sess.inference.files.recordings import Recording
         from unified_sess.inference.files.tracks import TrackOptions, check_voices, separate_to_tracks

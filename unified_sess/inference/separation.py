@@ -37,6 +37,11 @@ class UnifiedSeparation(
     **kwargs
         `run_opts={"device": "cuda"}`, `freeze_params`: see SpeechBrain's `Pretrained`.
 
+    Raises
+    ------
+    UserError
+        When a module is missing.
+
     Example
     -------
     >>> from unified_sess.nnet.conv_tasnet import MaskNet

@@ -72,7 +72,7 @@ def read_bytes(path: str | Path, advice: str) -> bytes:
 
 
 def check_onnx_file(data: bytes, where: str | Path) -> OnnxFile:
-    """Check the bytes of an ONNX file; raises as `read_onnx` does, naming `where`."""
+    """Check the bytes of an ONNX file; `UserError` as of `read_onnx`, naming `where`."""
     said = _walked(data, where, EXPORT, ours=True)
     if said.get("format") != "unified_sess":
         raise UserError(

@@ -39,7 +39,7 @@ def show_network(path: str | Path, overrides: dict | None = None) -> None:
 
 
 def load_network(path: str | Path, overrides: dict | None = None) -> tuple[dict[str, nn.Module], int]:
-    """Modules by name and sample rate (Hz) of a network or experiment file; arguments and errors as `show_network`."""
+    """Modules by name and sample rate (Hz) of a network or experiment file; arguments and `UserError` as of `show_network`."""
     try:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

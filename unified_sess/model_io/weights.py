@@ -47,7 +47,7 @@ def read_header(path: str | Path) -> dict[str, torch.Tensor]:
 
 
 def read_tensors(path: str | Path) -> dict[str, torch.Tensor]:
-    """The tensors of a safetensors file by name; raises as `read_header` does."""
+    """The tensors of a safetensors file by name; `UserError` as of `read_header`."""
     read_header(path)
     try:
         return safetensors.torch.load_file(path)

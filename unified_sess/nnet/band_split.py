@@ -54,6 +54,11 @@ class BandSplitNet(nn.Module):
     effort : int
         Runs of a cell, 1 to `repeats`; may be set at any time.
 
+    Raises
+    ------
+    ValueError
+        When the bands do not make up all frequencies, or cells and repeats do not fit.
+
     Example
     -------
     >>> net = BandSplitNet(33, bands=[[8, 2], [25, 5]], channels=8, hidden=8, frequency_hidden=8)

@@ -148,7 +148,7 @@ class DepthwiseConv(nn.Module):
 
     Without `causal` the ends are padded by reflection, or by their last frame where a signal is too short to be
     reflected (SpeechBrain's stops there). With it, zeros stand before the start and each frame sees only frames at
-    least `dilation * (kernel_size - 1) / 2` earlier, which is SpeechBrain's delay.
+    least `dilation * (kernel_size - 1) / 2` earlier, which is SpeechBrain's delay. An even kernel is a `ValueError`.
     """
 
     def __init__(self, channels: int, kernel_size: int, dilation: int = 1, causal: bool = False) -> None:

@@ -39,6 +39,11 @@ class Dereverberation(nn.Module):
     causal : bool
         Whether a frame knows only the frames before it: filters, weights and shares are then those of the frames so far.
 
+    Raises
+    ------
+    ValueError
+        When past, delay or iterations are under 1.
+
     Example
     -------
     >>> Dereverberation(past=4, delay=2, kernel_size=64, stride=32)(torch.rand(2, 3200)).shape

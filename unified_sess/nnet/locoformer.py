@@ -45,6 +45,11 @@ class TFLocoformer(nn.Module):
     activation_checkpointing : bool
         Keep only each block's input for the backward pass and compute the block again there.
 
+    Raises
+    ------
+    ValueError
+        When widths are no multiples of heads or groups.
+
     Example
     -------
     >>> TFLocoformer(channels=8, num_layers=1, hidden=8, width=8, nhead=2)(torch.rand(4, 66, 10)).shape
@@ -112,7 +117,7 @@ class TFLocoformer(nn.Module):
 
     @torch.no_grad()
     def start_as_identity(self) -> None:
-        """Make every mask 1, all weights still to train; for an enhancer, which gives masks."""
+        """Make every mask 1, all weights still to train; `ValueError` of a network that gives no masks."""
         if self.maps:
             raise ValueError("only a network that gives masks can start as an identity")
         self.outputs.weight.zero_()

@@ -78,6 +78,11 @@ class SepReformer(nn.Module):
     activation_checkpointing : bool
         Keep only each block's input for the backward pass and compute the block again there.
 
+    Raises
+    ------
+    ValueError
+        When channels are no multiple of the heads.
+
     Example
     -------
     >>> SepReformer(in_channels=16, channels=8, stages=2, nhead=2)(torch.rand(4, 16, 100)).shape
@@ -151,7 +156,7 @@ class SepReformer(nn.Module):
 
     @torch.no_grad()
     def start_as_identity(self) -> None:
-        """Make every mask 1, all weights still to train; for an enhancer, which gives masks."""
+        """Make every mask 1, all weights still to train; `ValueError` of a network that gives no masks."""
         if self.maps:
             raise ValueError("only a network that gives masks can start as an identity")
         self.outputs[-1].weight.zero_()

@@ -147,7 +147,7 @@ class DepthwiseConv(nn.Module):
     Arguments
     ---------
     channels, kernel_size, stride : int
-        As in `torch.nn.Conv1d`; the kernel is odd and zeros stand beside the ends.
+        As in `torch.nn.Conv1d`; the kernel is odd (else a `ValueError`) and zeros stand beside the ends.
     """
 
     def __init__(self, channels: int, kernel_size: int, stride: int = 1) -> None:

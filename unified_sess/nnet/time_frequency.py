@@ -120,6 +120,11 @@ class TimeFrequencyNet(nn.Module):
     causal : bool
         Whether masks of a frame know only the frames up to it.
 
+    Raises
+    ------
+    ValueError
+        When the frequencies (below the wide points, one less) are no multiple of their pooling.
+
     Example
     -------
     >>> TimeFrequencyNet(frequencies=33, channels=8, hidden=8, num_layers=1, num_spks=2)(torch.rand(4, 66, 10)).shape

@@ -60,7 +60,7 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Take in the weights after a step of training."""
+        """Take in the weights after a step of training; `RuntimeError` before `start`."""
         if self.others is None:
             raise RuntimeError("the average has not been started: call start()")
         self.steps += 1

@@ -97,7 +97,10 @@ class UnifiedBrain(BatchPasses, OneBarBrain):
         self.records = None
 
     def init_optimizers(self) -> None:
-        """One parameter group a module, so that `lr_factors` can give it a learning rate of its own."""
+        """One parameter group a module, so that `lr_factors` can give it a learning rate of its own.
+
+        `UserError` where conflict is to be that of steps and the optimizer's are not Adam's.
+        """
         self.optimizer = self.opt_class(self.learning_rate.groups(self.modules))
         if self._modulates_steps() and not takes_adam_steps(self.optimizer):
             raise UserError("modulated step knows the steps of Adam alone: give --muon False, or --modulated gradient")

@@ -46,7 +46,7 @@ class AtomicCheckpointer(checkpoints.Checkpointer):
     def save_checkpoint(
         self, meta: dict = {}, end_of_epoch: bool = True, name: str | None = None, verbosity: int = logging.INFO
     ) -> checkpoints.Checkpoint | None:  # noqa: B006
-        """Save a checkpoint; see SpeechBrain's `Checkpointer.save_checkpoint`."""
+        """Save a checkpoint; see SpeechBrain's `Checkpointer.save_checkpoint`. `UserError` where it cannot be written."""
         try:
             # Quiet here: the folder's name in SpeechBrain's message is still the temporary one.
             saved = super().save_checkpoint(meta=meta, end_of_epoch=end_of_epoch, name=name, verbosity=logging.DEBUG)
@@ -98,7 +98,7 @@ class AtomicCheckpointer(checkpoints.Checkpointer):
         return super().find_checkpoints(importance_key, max_key, min_key, predicate, **kwargs)
 
     def load_checkpoint(self, checkpoint: checkpoints.Checkpoint) -> None:
-        """Load a checkpoint; one that was made with another network or optimizer is one line."""
+        """Load a checkpoint; one that was made with another network or optimizer is a `UserError`."""
         try:
             super().load_checkpoint(checkpoint)
         except (RuntimeError, ValueError, KeyError) as error:

@@ -57,7 +57,10 @@ class LossChoice(NamedTuple):
 
     @classmethod
     def of(cls, hparams: Any, with_enhancement: bool) -> "LossChoice":
-        """The choice of an experiment's settings; a file that does not name the losses has the paper's."""
+        """The choice of an experiment's settings; a file that does not name the losses has the paper's.
+
+        `UserError` where there is a `silence_threshold` and the loss does not know levels.
+        """
         names: dict[str, Any] = cls._field_defaults
         enhancement = getattr(hparams, "enhancement_loss", names["enhancement"])
         separation = getattr(hparams, "separation_loss", names["separation"])

@@ -12,6 +12,8 @@ from typing import Any
 def atomic_path(path: str | os.PathLike) -> Iterator[str]:
     """Yield a temporary path beside `path`; on success it becomes `path`, on failure it is removed.
 
+    An `OSError` of the temporary file names `path`.
+
     Example
     -------
     >>> import pathlib, tempfile
@@ -42,6 +44,8 @@ def atomic_path(path: str | os.PathLike) -> Iterator[str]:
 @contextlib.contextmanager
 def append_lines(path: str | os.PathLike) -> Iterator[Callable[[Any], None]]:
     """Yield a function that appends a value as a line of JSON; a line that a killed run left half stays apart.
+
+    An `OSError` while writing names `path`.
 
     Example
     -------

@@ -17,7 +17,7 @@ def is_perturbed(path: str | Path) -> bool:
 
 
 def make_all(folder: str | Path, workers: int) -> None:
-    """Make both speeds of every noise of a folder, at any depth, that lacks them."""
+    """Make both speeds of every noise of a folder, at any depth, that lacks them; `UserError` where it has no wav files."""
     originals = [path for path in sorted(Path(folder).glob("**/*.wav")) if not is_perturbed(path)]
     if not originals:
         raise UserError(f"{folder} has no wav files: is it the tr folder of the WHAM! noises?")

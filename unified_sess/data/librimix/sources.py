@@ -58,7 +58,7 @@ def read_metadata(path: str | Path, n_src: int) -> list[dict]:
 
 
 def check_files(rows: list[dict], speech_folder: str | Path, noise_folder: str | Path, n_src: int) -> None:
-    """Raise one error with the count when files that the rows name are missing."""
+    """Raise one `UserError` with the count when files that the rows name are missing."""
     speech = sorted({row[f"source_{k}_path"] for row in rows for k in range(1, n_src + 1)})
     noises = sorted({row["noise_path"] for row in rows})
     for kind, folder, names in (("utterances", speech_folder, speech), ("noises", noise_folder, noises)):

@@ -62,7 +62,13 @@ class IndexedRecording(NamedTuple):
 
 
 def list_audio(folder: str | os.PathLike) -> list[str]:
-    """Audio files at any depth, also behind links, relative to the folder, sorted; hidden ones are left out."""
+    """Audio files at any depth, also behind links, relative to the folder, sorted; hidden ones are left out.
+
+    Raises
+    ------
+    UserError
+        Where there is no such folder, one inside cannot be read, or nothing in it is audio.
+    """
     folder = str(folder)
     if not os.path.isdir(folder):
         raise UserError(f"there is no folder {folder}")

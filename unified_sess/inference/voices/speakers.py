@@ -62,7 +62,7 @@ class SpeakerNetwork:
 
     @classmethod
     def load(cls, source: str | Path) -> "SpeakerNetwork":
-        """Of a local file, or of one on the hub, `owner/repository/name.onnx`."""
+        """Of a local file, or of one on the hub, `owner/repository/name.onnx`; `UserError` where it cannot be read or used."""
         path = find_file(source)
         return cls(read_bytes(path, ADVICE), str(source))
 

@@ -11,7 +11,7 @@ from unified_sess.utils.files import atomic_path
 
 
 def write_audio(path: str | os.PathLike, signal: np.ndarray, sample_rate: int, subtype: str = "PCM_16") -> None:
-    """Write a signal `[time]` or `[time, channels]`; the file appears whole or not at all."""
+    """Write a signal `[time]` or `[time, channels]`; the file appears whole or not at all, which is a `UserError`."""
     with atomic_path(path) as temporary:
         try:
             soundfile.write(temporary, signal, sample_rate, subtype=subtype)
