@@ -60,6 +60,8 @@ def make_demo_corpus(
         The same seed makes the same corpus.
     parts : dict
         Number of mixtures of the parts `train-100`, `dev` and `test`; None is those of `PARTS`.
+    progress : bool
+        Say what is made, with a bar.
 
     Returns
     -------

@@ -57,11 +57,17 @@ def draw_rows(
     ---------
     speech, noises : list of IndexedRecording
         Measured files at 16 kHz. Speed-perturbed noises serve only where there are more mixtures than others.
+    speech_folder, noise_folder : str or Path
+        Where they lie; the rows name files relative to these.
+    n_src : int
+        Speakers of a mixture.
     count : int
         Mixtures wanted; None uses every utterance once. Utterances that come again start later, at other levels
         and in other noise.
     seed : list of int
         Keys the draw.
+    workers : int
+        Processes that draw the levels.
 
     Returns
     -------

@@ -43,12 +43,18 @@ def generate_split(
     ---------
     rows : list of dict
         Rows in the form of the public metadata.
+    speech_folder, noise_folder : str or Path
+        What the paths of the rows are relative to.
     output : str or Path
         The `Libri<n_src>Mix` folder.
     split : str
         Such as `train-100`.
+    n_src : int
+        Speakers of a mixture.
     freqs, modes, types : list of str
         Of `8k` and `16k`; `min` and `max`; `TYPES`.
+    workers : int
+        Processes that mix.
 
     Raises
     ------

@@ -179,6 +179,8 @@ def index_folder(
         JSON lines, made or completed here; a killed run goes on where it stopped.
     speakers : dict
         Speaker by path, from `read_speakers`; None derives speakers from the paths.
+    workers : int
+        Processes that measure.
     noise : bool
         Noise has no speakers.
 

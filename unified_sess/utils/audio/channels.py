@@ -69,6 +69,13 @@ def choose_channel(levels: Levels, channel: Channel = None, path: str = "the rec
         Of the whole recording.
     channel : int or str
         From 1, or `mean`, takes that whatever the levels; None goes by the rule.
+    path : str
+        What messages call the recording.
+
+    Raises
+    ------
+    UserError
+        When there is no such channel.
 
     Example
     -------
