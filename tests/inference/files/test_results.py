@@ -121,6 +121,74 @@ def test_more_kinds_are_added_to_results(recording, capsys):
     assert (recording.parent / "out/a.rttm").exists()
 
 
+def test_kinds_that_are_added_later_have_the_level_of_all(recording, capsys):
+    """Of a recording that is turned down, the noise of an earlier run stayed at another level than the people."""
+    soundfile.write(recording, 2.0 * np.random.default_rng(0).standard_normal(8000), 8000, subtype="FLOAT")
+    model, options = GainModel(0.9, 0.3), {"subtype": "PCM_24"}
+    separated(recording, model, noise=True, **options)
+    separated(recording, model, enhanced=True, **options)
+    sounds = {path.stem[2:]: soundfile.read(path)[0] for path in (recording.parent / "out").iterdir()}
+    assert sorted(sounds) == ["enhanced", "noise", "s1", "s2"]
+    total = sounds["s1"] + sounds["s2"] + sounds["noise"]
+    original = soundfile.read(recording)[0]
+    gain = total @ original / (original @ original)
+    np.testing.assert_allclose(total, gain * original, atol=1e-5)
+    before = stamps(recording.parent / "out")
+    separated(recording, model, noise=True, enhanced=True, **options)
+    assert stamps(recording.parent / "out") == before and gain < 0.9
+
+
+def test_nothing_of_something_else_stays_beside_new_results(recording, capsys):
+    """After --overwrite, noise and turns of another recording lay beside the new people."""
+    extras = {"noise": True, "rttm": True, "enhanced": True}
+    separated(recording, **extras)
+    change_the_middle(recording)
+    with pytest.raises(UserError):
+        separated(recording)
+    separated(recording, overwrite=True)
+    assert sorted(stamps(recording.parent / "out")) == ["a_s1.wav", "a_s2.wav"]
+    separated(recording, **extras)
+    separated(recording, model=GainModel(1e-6, 1e-7, threshold=-40.0), overwrite=True)  # nobody
+    assert not stamps(recording.parent / "out")
+
+
+def test_files_of_others_stay_beside_results_that_do_not_want_their_names(recording):
+    (recording.parent / "out").mkdir()
+    for name in ("a_noise.wav", "a.rttm"):
+        (recording.parent / "out" / name).write_bytes(b"reference")
+    separated(recording)
+    separated(recording, model=GainModel(0.5, 0.4), overwrite=True)
+    for name in ("a_noise.wav", "a.rttm"):
+        assert (recording.parent / "out" / name).read_bytes() == b"reference"
+
+
+def test_both_formats_share_an_rttm_file(recording, capsys):
+    """The file was refused as no result of this program."""
+    separated(recording, rttm=True)
+    separated(recording, rttm=True, extension="flac")
+    assert len(stamps(recording.parent / "out")) == 5
+    before = stamps(recording.parent / "out")
+    for extension in ("wav", "flac"):
+        separated(recording, rttm=True, extension=extension)
+    assert stamps(recording.parent / "out") == before
+
+
+def test_an_rttm_file_of_other_options_is_not_taken_for_ones_own(recording, capsys):
+    """Results in another format with other options had replaced the turns, and the first results passed for whole."""
+    separated(recording, rttm=True)
+    turns = (recording.parent / "out/a.rttm").read_text()
+    with pytest.raises(UserError):
+        separated(recording, rttm=True, extension="flac", num_spks=1)
+    assert "a.rttm is of another recording, another model or other options" in capsys.readouterr().err
+    assert (recording.parent / "out/a.rttm").read_text() == turns
+    assert not list((recording.parent / "out").glob("*.flac"))
+    separated(recording, rttm=True, extension="flac", num_spks=1, overwrite=True)
+    with pytest.raises(UserError):
+        separated(recording, rttm=True)
+    separated(recording, rttm=True, overwrite=True)
+    assert (recording.parent / "out/a.rttm").read_text() == turns
+
+
 def test_people_of_another_model_do_not_stay_beside_the_new_ones(recording):
     separated(recording, model=GainModel(0.5, 0.3, 0.2))
     (recording.parent / "out/a_s4.wav").write_bytes(recording.read_bytes())  # not ours

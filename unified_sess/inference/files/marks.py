@@ -17,6 +17,7 @@ from unified_sess.utils.audio import sound_path
 PREFIX = "unified-sess result 2 "  # the number rises when a new version gives other samples for the same digest
 OLD_PREFIX = "unified-sess: from recording "  # of older versions, which noted neither the model nor the options
 MARKED_EXTENSIONS = (".wav", ".flac")  # formats that results are written in
+RTTM = "rttm"  # the kind of result that has no comment: the marks of its sounds vouch for it
 BYTES_AT_ONCE = 2**20
 
 
@@ -27,20 +28,28 @@ class Mark(NamedTuple):
         See `result_digest`; empty in results of older versions, which did not note it.
     kinds : tuple of str
         All results of the same separation, this one among them: `s1`, `s2`, `enhanced`, `noise`, `rttm`.
+    rttm : str
+        `text_digest` of the RTTM file among them; empty where there is none, or an older version wrote it.
     """
 
     digest: str
     kinds: tuple[str, ...] = ()
+    rttm: str = ""
+
+    def vouches_for(self, text_digest: str) -> bool:
+        """Whether an RTTM file of this content is of the same separation."""
+        return RTTM in self.kinds and self.rttm in ("", text_digest)
 
     def comment(self) -> str:
         """The mark as the text of a comment field; `read_mark` reads it back.
 
         Example
         -------
-        >>> Mark("0123abcd", ("s1", "s2")).comment()
-        'unified-sess result 2 0123abcd s1 s2'
+        >>> Mark("0123abcd", ("rttm", "s1"), "89ef").comment()
+        'unified-sess result 2 0123abcd rttm=89ef s1'
         """
-        return PREFIX + " ".join((self.digest, *self.kinds))
+        kinds = [f"{RTTM}={self.rttm}" if kind == RTTM and self.rttm else kind for kind in self.kinds]
+        return PREFIX + " ".join((self.digest, *kinds))
 
 
 def result_digest(path: str | os.PathLike, model_digest: str, settings: dict) -> str:
@@ -62,6 +71,11 @@ def result_digest(path: str | os.PathLike, model_digest: str, settings: dict) ->
     return digest.hexdigest()[:32]
 
 
+def text_digest(text: bytes) -> str:
+    """12 hexadecimal digits of the content of an RTTM file."""
+    return hashlib.sha256(text).hexdigest()[:12]
+
+
 def read_mark(path: str | os.PathLike) -> Mark | None:
     """The mark of a sound file; None where there is none, or the file cannot be read."""
     if not os.fspath(path).lower().endswith(MARKED_EXTENSIONS):
@@ -75,5 +89,6 @@ def read_mark(path: str | os.PathLike) -> Mark | None:
         return Mark("")
     if not comment.startswith(PREFIX):
         return None
-    digest, *kinds = comment[len(PREFIX) :].split() or [""]
-    return Mark(digest, tuple(kinds))
+    digest, *parts = comment[len(PREFIX) :].split() or [""]
+    rttm = next((part.partition("=")[2] for part in parts if part.startswith(f"{RTTM}=")), "")
+    return Mark(digest, tuple(part.partition("=")[0] for part in parts), rttm)

@@ -8,11 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from unified_sess.inference.files.marks import read_mark
+from unified_sess.inference.files.marks import MARKED_EXTENSIONS, RTTM, Mark, read_mark, text_digest
 from unified_sess.utils.errors import UserError
 from unified_sess.utils.files import atomic_path
 
-RTTM = "rttm"
 SOUND_EXTRAS = ("enhanced", "noise")
 SPEAKER = re.compile(r"s\d+")
 
@@ -57,22 +56,55 @@ class ResultFiles:
             Naming the first file that stands in the way: another's result, or no result at all. It is replaced only on
             request.
         """
-        there = [kind for kind in [*self._speakers(speakers), *SOUND_EXTRAS] if self.path(kind).exists()]
-        marks = {kind: read_mark(self.path(kind)) for kind in there}
+        marks = self._marks(speakers)
         # A sound of somebody else beyond the people that there can be stands in nobody's way.
         marks = {k: mark for k, mark in marks.items() if mark is not None or not _is_beyond(k, speakers)}
         own = {kind: mark for kind, mark in marks.items() if mark is not None and mark.digest == digest}
-        kinds = {kind for mark in own.values() for kind in mark.kinds}
-        unwanted = set(SOUND_EXTRAS) - set(extras)
-        stale = {kind: mark for kind, mark in marks.items() if kind not in own and kind not in unwanted}
-        rttm = self.path(RTTM)
-        if RTTM in extras and RTTM not in kinds and rttm.exists() and rttm.stat().st_size:
-            stale[RTTM] = None
+        # A file of somebody else stands in the way of its name alone, a result of something else always.
+        wanted = {kind for kind in marks if SPEAKER.fullmatch(kind)} | set(extras)
+        stale = {k: mark for k, mark in marks.items() if k not in own and (mark is not None or k in wanted)}
+        made, others_rttm = set(own), ""
+        if text := self._rttm_digest():
+            owner = next((mark for mark in own.values() if mark.vouches_for(text)), None)
+            former = next((mark for mark in stale.values() if mark is not None and mark.vouches_for(text)), None)
+            if owner is not None:
+                made.add(RTTM)
+            elif self._is_of_another_format(text, speakers):
+                others_rttm = "" if overwrite else text
+            elif former is not None:
+                stale[RTTM] = former
+            elif RTTM in extras and text != text_digest(b""):
+                stale[RTTM] = None
         if stale and not overwrite:
             self._refuse(*next(iter(stale.items())))
-        needed = {kind for kind in kinds if SPEAKER.fullmatch(kind)} | set(extras)
-        whole = bool(own) and not overwrite and all(kind in kinds and self.path(kind).exists() for kind in needed)
-        return Found(whole, kinds, [self.path(kind) for kind, mark in stale.items() if mark is not None])
+        people = {kind for mark in own.values() for kind in mark.kinds if SPEAKER.fullmatch(kind)}
+        whole = bool(own) and not overwrite and people | set(extras) <= made
+        gone = [self.path(kind) for kind, mark in stale.items() if mark is not None]
+        return Found(whole, people | made, gone, others_rttm)
+
+    def refuse_rttm(self) -> None:
+        """Raise the `UserError` for an RTTM file that is of results in another format, made otherwise."""
+        self._refuse(RTTM, Mark("of another format"))
+
+    def _marks(self, speakers):
+        """The mark of each sound file that is there, None of what is not ours."""
+        there = [kind for kind in [*self._speakers(speakers), *SOUND_EXTRAS] if self.path(kind).exists()]
+        return {kind: read_mark(self.path(kind)) for kind in there}
+
+    def _rttm_digest(self):
+        """`text_digest` of the RTTM file, empty where there is none."""
+        try:
+            return text_digest(self.path(RTTM).read_bytes())
+        except OSError:
+            return ""
+
+    def _is_of_another_format(self, text, speakers):
+        """Whether results in another format, which have the same RTTM file, vouch for it."""
+        others = [ResultFiles(self.folder, self.name, ending[1:]) for ending in MARKED_EXTENSIONS]
+        marks = [
+            mark for other in others if other.extension != self.extension for mark in other._marks(speakers).values()
+        ]
+        return any(mark is not None and mark.vouches_for(text) for mark in marks)
 
     def _speakers(self, speakers):
         """Kinds of the people that there can be, and of those that another model found beyond them."""
@@ -100,13 +132,15 @@ class Found:
     whole : bool
         All that is wanted is there, and nothing is to be done.
     kinds : set of str
-        Kinds that were made before of the same recording, model and options.
+        Kinds that are there of the same recording, model and options.
     stale : list of Path
         Results of something else, which the new ones replace.
+    others_rttm : str
+        `text_digest` of an RTTM file that is of results in another format too, and must stay as it is; else empty.
     """
 
-    def __init__(self, whole: bool, kinds: set[str], stale: list[Path]) -> None:
-        self.whole, self.kinds, self.stale = whole, kinds, stale
+    def __init__(self, whole: bool, kinds: set[str], stale: list[Path], others_rttm: str = "") -> None:
+        self.whole, self.kinds, self.stale, self.others_rttm = whole, kinds, stale, others_rttm
 
 
 class NewFiles:

@@ -15,14 +15,14 @@ from typing import NamedTuple, TextIO
 from tqdm import tqdm
 
 from unified_sess.inference.activity import FRAME, activity_of_powers
-from unified_sess.inference.files.marks import Mark, result_digest
+from unified_sess.inference.files.marks import Mark, result_digest, text_digest
 from unified_sess.inference.files.planning import Job, find_recordings, in_shard
 from unified_sess.inference.files.recordings import Recording
-from unified_sess.inference.files.results import RTTM, SPEAKER, ResultFiles
+from unified_sess.inference.files.results import RTTM, SOUND_EXTRAS, SPEAKER, ResultFiles
 from unified_sess.inference.files.standard_input import STANDARD_INPUT, standard_input
 from unified_sess.inference.files.summaries import FAILED, KEPT, SEPARATED, summary_line
 from unified_sess.inference.files.tracks import TrackOptions, check_voices, separate_to_tracks
-from unified_sess.inference.files.writing import LARGEST_WAV, SAMPLE_BYTES, write_results
+from unified_sess.inference.files.writing import LARGEST_WAV, SAMPLE_BYTES, rttm, write_results
 from unified_sess.inference.passes import InPasses
 from unified_sess.inference.runtime import Runtime
 from unified_sess.inference.voices.evidence import voices_digest
@@ -32,6 +32,7 @@ from unified_sess.utils.audio import Channel, result_subtype
 from unified_sess.utils.errors import UserError, ended_gently, os_error_line, writable_folder
 
 LOUDNESS_RANGE = (-70.0, 0.0)  # LUFS
+ALL_EXTRAS = (*SOUND_EXTRAS, RTTM)
 
 
 class Options(NamedTuple):
@@ -329,6 +330,8 @@ def separate_recording(
     if found.whole:
         people = sorted(kind for kind in found.kinds if SPEAKER.fullmatch(kind))
         return _summary(job, KEPT, recording, results, [*people, *extras])
+    # What was made before of the same is written anew with the rest, so that all have one level.
+    extras = [kind for kind in ALL_EXTRAS if kind in extras or kind in found.kinds]
     places = [results.path(kind) for kind in [*(f"s{k + 1}" for k in range(possible)), *extras]]
     clash = next((path for path in places if os.path.realpath(path) in inputs), None)
     if clash is not None:
@@ -342,21 +345,26 @@ def separate_recording(
     with tempfile.TemporaryFile(dir=output_dir) as file:
         loudness = options.normalize is not None
         several = options.num_spks is not None and options.num_spks > 1
+        enhanced, recorded = "enhanced" in extras, "noise" in extras
         track_options = TrackOptions(
-            options.enhanced, options.noise, loudness, options.fixed_order, options.windows, several, options.voices
+            enhanced, recorded, loudness, options.fixed_order, options.windows, several, options.voices
         )
         tracks = separate_to_tracks(model, recording, file, rate, track_options, stop, progress, output_dir)
         chosen = tracks.active if options.num_spks is None else tracks.loudest(options.num_spks)
         people = [f"s{k + 1}" for k in range(int(chosen.sum()))]
-        mark = Mark(digest, tuple(sorted({*people, *extras, *(k for k in found.kinds if not SPEAKER.fullmatch(k))})))
-        kinds = [*people, *extras]
-        written = write_results(tracks, chosen, results, kinds, subtype, mark.comment(), options.normalize, stop)
-    for path in found.stale:  # of another model that gave more people
+        kinds, turns = [*people, *extras], rttm(tracks.powers[:, chosen], results.name)
+        turns_digest = text_digest(turns) if RTTM in kinds else ""
+        if turns_digest and found.others_rttm not in ("", turns_digest):
+            results.refuse_rttm()
+        comment = Mark(digest, tuple(sorted(kinds)), turns_digest).comment()
+        written = write_results(tracks, chosen, results, kinds, subtype, comment, turns, options.normalize, stop)
+    for path in found.stale:  # of another recording, model or other options
         if path not in map(results.path, kinds):
             path.unlink(missing_ok=True)
     summary = _summary(job, SEPARATED, recording, results, kinds)
     if written.turned_down > 0:
-        summary["notes"].append(f"was louder than full scale: results turned down by {written.turned_down:.1f} dB")
+        loud = "results" if options.normalize is None else f"results at {options.normalize:g} LUFS"
+        summary["notes"].append(f"has {loud} beyond full scale: all turned down by {written.turned_down:.1f} dB")
     if not people:
         summary["notes"].append("holds nobody: no speech was found")
     frames = activity_of_powers(tracks.powers[:, chosen])

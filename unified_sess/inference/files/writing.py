@@ -33,6 +33,7 @@ def write_results(
     kinds: Sequence[str],
     subtype: str,
     comment: str,
+    turns: bytes = b"",
     target_lufs: float | None = None,
     stop: threading.Event | None = None,
 ) -> Written:
@@ -53,6 +54,8 @@ def write_results(
         Depth of the files, in libsndfile's names.
     comment : str
         Their mark.
+    turns : bytes
+        Content of the RTTM file, see `rttm`.
     target_lufs : float
         Loudness that people and the enhanced mixture are brought to; None keeps the level of the recording.
     stop : threading.Event
@@ -78,16 +81,14 @@ def write_results(
                 squares += np.square(block, dtype=np.float64).sum(axis=0)
                 frames += len(block)
         if RTTM in kinds:
-            files.open(results.path(RTTM)).write(
-                rttm(tracks.powers[:, chosen], results.name).encode(errors="surrogateescape")
-            )
+            files.open(results.path(RTTM)).write(turns)
         files.keep()
     levels = {kind: _decibels(square / max(1, frames)) for kind, square in zip(sounds, squares)}
     return Written(levels, float(-20 * np.log10(gain)))
 
 
-def rttm(powers: np.ndarray, name: str) -> str:
-    """Who speaks when as text in NIST's RTTM format.
+def rttm(powers: np.ndarray, name: str) -> bytes:
+    """Who speaks when as the content of a file in NIST's RTTM format.
 
     Arguments
     ---------
@@ -101,7 +102,7 @@ def rttm(powers: np.ndarray, name: str) -> str:
         f"SPEAKER {name} 1 {start:.2f} {duration:.2f} <NA> <NA> s{speaker + 1} <NA> <NA>\n"
         for speaker, start, duration in segments(activity_of_powers(powers))
     )
-    return "".join(lines)
+    return "".join(lines).encode(errors="surrogateescape")
 
 
 class _Mixing:
