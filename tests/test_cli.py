@@ -150,6 +150,13 @@ def test_the_shipped_model(capsys, recording, random_model, tmp_path, monkeypatc
     assert (tmp_path / "out/a_s1.wav").read_bytes() == (tmp_path / "named/a_s1.wav").read_bytes()
 
 
+@pytest.mark.parametrize("option", [("--limit", "0"), ("--limit", "-1"), ("--audio-examples", "-1")])
+def test_an_evaluation_of_less_than_nothing_is_one_line(capsys, tmp_path, option):
+    """A negative number of examples was a traceback behind all measuring; no conversation replaced results by none."""
+    status, _, err = run(capsys, "evaluate", "--data-folder", tmp_path, "--output-dir", tmp_path / "out", *option)
+    assert status == 2 and len(err.splitlines()) == 1 and option[0] in err and not (tmp_path / "out").exists()
+
+
 def test_version(capsys):
     assert run(capsys, "--version") == (0, f"unified-sess {__version__}\n", "")
 

@@ -278,8 +278,8 @@ def evaluate(
     mode: Annotated[str | None, typer.Option(help="min or max; without it the one that is there, min first.")] = None,
     metrics: Annotated[str, typer.Option(help="si_snr,sdr,stoi,estoi,pesq,dnsmos or all that are installed.")] = "all",
     speakers: Annotated[Path | None, typer.Option(help="LibriSpeech's SPEAKERS.TXT, for a table by gender.")] = None,
-    audio_examples: Annotated[int, typer.Option(help="Mixtures to write as sound files.")] = 3,
-    limit: Annotated[int | None, typer.Option(help="Measure only so many mixtures.")] = None,
+    audio_examples: Annotated[int, typer.Option(min=0, help="Mixtures to write as sound files.")] = 3,
+    limit: Annotated[int | None, typer.Option(min=1, help="Measure only so many mixtures.")] = None,
     jobs: Annotated[int | None, typer.Option(help="Worker processes for the measures.")] = None,
     passes: Annotated[int, typer.Option(help="As of separate: 1 to 5, more are better but slower.")] = 1,
     device: Device = None,
@@ -309,7 +309,7 @@ def evaluate(
         passes=passes,
         voices=loaded_voices(voices),
     )
-    print("\n".join([*summary_lines(results, output_dir), f"Report: {output_dir / 'report.html'}"]))
+    print("\n".join(summary_lines(results, output_dir)))
 
 
 @app.command()

@@ -57,6 +57,27 @@ def test_exporting_again_replaces_the_model(results, tmp_path):
     assert (folder / "notes.txt").read_text() == "mine"
 
 
+@pytest.mark.parametrize("name", ["README.md", "config.json", "custom.py", "hyperparams.yaml"])
+def test_files_of_somebody_else_are_never_replaced(results, tmp_path, name):
+    """An export into a project's folder deleted its hyperparams.yaml and custom.py and wrote over its README."""
+    folder = tmp_path / "project"
+    folder.mkdir()
+    (folder / name).write_text("mine")
+    for plain in (True, False):
+        with pytest.raises(UserError, match=f"{name} was not written by an export"):
+            export(results, folder, plain=plain)
+    assert {path.name: path.read_text() for path in folder.iterdir()} == {name: "mine"}
+
+
+def test_a_training_is_never_replaced_by_a_model(results, tmp_path):
+    """Arguments the wrong way round."""
+    model = export(results, tmp_path / "model")
+    before = {path: path.read_bytes() for path in results.rglob("*") if path.is_file()}
+    with pytest.raises(UserError, match="was not written by an export"):
+        export(model, results)
+    assert {path: path.read_bytes() for path in results.rglob("*") if path.is_file()} == before
+
+
 def test_results_stay_as_they_were(results, tmp_path):
     before = {path: path.read_bytes() for path in results.rglob("*") if path.is_file()}
     export(results, tmp_path / "model")

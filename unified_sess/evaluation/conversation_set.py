@@ -19,6 +19,7 @@ import torch
 from tqdm import tqdm
 
 from unified_sess.evaluation.conversations import METRICS, conversation_metrics
+from unified_sess.evaluation.examples import remove_examples
 from unified_sess.evaluation.partial import Partial
 from unified_sess.evaluation.rates import resampled
 from unified_sess.evaluation.report import write_report
@@ -179,6 +180,7 @@ def evaluate_conversations(
     metrics = [name for name in METRICS if any(row[name] is not None for row in measured)]
     results = Results(measured, metrics, {"sample_rate": rate, "unit": "conversations"})
     results.details["groups"] = {name: [g._asdict() for g in table] for name, table in result_tables(results).items()}
+    remove_examples(output_folder)  # of mixtures that were measured here before
     results.save(output_folder)
     write_report(output_folder, title, training_folder)
     partial.path.unlink(missing_ok=True)

@@ -240,6 +240,8 @@ def evaluate_command(
     from unified_sess.inference.separation import UnifiedSeparation  # takes seconds, and training does without
 
     metrics, passes = choose_families(metrics), checked_passes(passes)
+    if limit is not None and limit < 1 or audio_examples < 0:
+        raise UserError(f"limit {limit} and audio examples {audio_examples}: give at least 1, or None, and at least 0")
     model_folder = Path(model) if model is not None and is_results_folder(model) else None
     separation = UnifiedSeparation.from_pretrained(model, device=device)
     rate = rate_there(data_folder, separation.sample_rate)
@@ -284,8 +286,9 @@ def evaluate_command(
 
 def summary_lines(results: Results, output_folder: str | Path) -> list[str]:
     """What a training run says at its end: separation, enhancement, conflict of the gradients, where report and sounds are."""
+    report = f"Report, a page with all numbers, pictures and sounds: {Path(output_folder) / REPORT_NAME}"
     if results.details.get("unit") == "conversations":
-        return conversation_lines(results)
+        return [*conversation_lines(results), report.replace(", pictures and sounds", " and pictures")]
     means = results.means()
 
     def line(name, key, gain):
@@ -312,7 +315,7 @@ def summary_lines(results: Results, output_folder: str | Path) -> list[str]:
     conflict = last_conflict_rate(output_folder)
     if conflict is not None:
         lines.append(f"  conflict rate of the two gradients in the last epoch: {100 * conflict:.1f} %")
-    lines.append(f"Report, a page with all numbers, pictures and sounds: {Path(output_folder) / REPORT_NAME}")
+    lines.append(report)
     if results.details.get("examples"):
         lines.append(f"Sounds to listen to: {Path(output_folder) / 'audio'}")
     return lines

@@ -1,5 +1,6 @@
 """Sound examples of an evaluation, loud as the mixture they come from."""
 
+import contextlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -30,10 +31,7 @@ def write_examples(
         In Hz; number of utterances, in even ranks of SI-SNRi from best to worst.
     """
     folder = Path(output_folder) / "audio"
-    for name in _earlier_examples(output_folder):
-        for path in folder.glob("*.wav"):
-            if path.name.startswith(f"{name}_"):
-                path.unlink()
+    remove_examples(output_folder)
     chosen = choose_examples(results, count)
     results.details["examples"] = [row.id for row in (rows[k] for k in chosen)]
     if chosen:
@@ -41,6 +39,17 @@ def write_examples(
     for k in chosen:
         for name, signal in _example(network, rows[k], sample_rate).items():
             write_audio(folder / f"{rows[k].id}_{name}.wav", signal, sample_rate)
+
+
+def remove_examples(output_folder: str | Path) -> None:
+    """Delete the sounds that the results in a folder name, before others take their place."""
+    folder = Path(output_folder) / "audio"
+    for name in _earlier_examples(output_folder):
+        for path in folder.glob("*.wav"):
+            if path.name.startswith(f"{name}_"):
+                path.unlink()
+    with contextlib.suppress(OSError):  # where something else lies there, too
+        folder.rmdir()
 
 
 def choose_examples(results: Results, count: int) -> list[int]:

@@ -49,6 +49,14 @@ OWN_FILES = (
 OWN_IMPORTS = re.compile(r"^from (unified_sess\S*) import (?:\([^)]*\)|.*)\n", re.MULTILINE)
 # What it replaces; first where SpeechBrain and `from_pretrained` start to read: a folder that has those is whole.
 FILES = (HYPERPARAMS, CONFIG, CUSTOM, ONNX, *(f"{name}.ckpt" for name in MODULE_NAMES))
+CARD = "README.md"
+# What the files of an export hold, by which one that was killed half-way is told from somebody else's files.
+OURS = {
+    HYPERPARAMS: "# Made by unified-sess export.",
+    CONFIG: '"format": "unified_sess"',
+    CUSTOM: "class CustomInterface",
+    CARD: "library_name: unified_sess",
+}
 HEADER = """\
 # Made by unified-sess export. SpeechBrain executes this file; config.json and model.safetensors hold the same model
 # as plain data.
@@ -90,8 +98,8 @@ def export(
     results : str or Path
         `output_folder` of a training, or a model folder.
     folder : str or Path
-        The model folder; made, or filled where it exists. What it holds of another model is replaced. A name that ends in
-        `.onnx` is the one file to write.
+        The model folder; made, or filled where it exists. What it holds of another model is replaced; files of the same names
+        that no export wrote are never. A name that ends in `.onnx` is the one file to write.
     half : bool
         Write 16-bit weights, half the size; they are 32-bit again when loaded.
     plain : bool
@@ -112,12 +120,13 @@ def export(
     Raises
     ------
     UserError
-        When the results folder lacks something, `measured` holds no results, the model folder cannot be written, or the
-        network cannot be ONNX.
+        When the results folder lacks something, `measured` holds no results, the model folder cannot be written or holds
+        somebody else's files, or the network cannot be ONNX.
     """
     results, folder = Path(results), Path(folder)
     if folder.exists() and results.exists() and os.path.samefile(results, folder):
         raise UserError(f"{folder} is the results folder itself: give another folder for the model")
+    _check_is_ours(folder)
     if is_exported(results):
         (config, modules), evaluations = load_model(results), read_evaluations(results)
     else:
@@ -144,6 +153,16 @@ def export(
     if not evaluations:
         logger.warning(f"{results} has no {MEASURES}: the model card carries no numbers")
     return folder
+
+
+def _check_is_ours(folder):
+    """`UserError` where a folder that holds no model of ours has files under the names of one."""
+    if is_exported(folder):
+        return
+    for name, words in OURS.items():
+        path = folder / name
+        if path.exists() and words not in path.read_text(encoding="utf-8", errors="replace"):
+            raise UserError(f"{path} was not written by an export, which would replace it: give another folder")
 
 
 def _write(path, data):

@@ -201,3 +201,8 @@ def test_summaries_are_joined_by_source(tmp_path):
     (tmp_path / "bad.jsonl").write_text("hello\n{}\n")
     with pytest.raises(UserError, match="line 1 of .*bad.jsonl is no summary"):
         join_summaries([tmp_path / "bad.jsonl"])
+    for output in (tmp_path, tmp_path / "1.jsonl/all.jsonl"):
+        with pytest.raises(UserError, match="give"):
+            join_summaries([tmp_path / "1.jsonl"], output)
+    join_summaries([tmp_path / "1.jsonl"], tmp_path / "new/all.jsonl")
+    assert (tmp_path / "new/all.jsonl").exists()

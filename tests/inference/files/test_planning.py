@@ -1,13 +1,14 @@
 """Which files are separated: everything that can be read, once, and no results."""
 
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 
 from unified_sess.inference.files.marks import OLD_PREFIX, Mark
-from unified_sess.inference.files.planning import find_recordings, in_shard
+from unified_sess.inference.files.planning import Job, find_recordings, in_shard
 
 NOISE = 0.1 * np.random.default_rng(0).standard_normal(800)
 
@@ -41,6 +42,33 @@ def test_what_is_left_out_is_said_in_one_line(tmp_path):
     for words in (str(tmp_path), "3 that are no audio (.jpg, .txt, without extension)", "1 results of this program"):
         assert words in plan.notes[0]
     assert find_recordings([tmp_path / "a.wav"], tmp_path / "out").notes == []
+
+
+def test_folders_that_a_glob_matches_are_searched_through(tmp_path):
+    """They were dropped without a word, where a shell that expands the glob itself has them searched."""
+    for name in ("a.wav", "sub/b.wav", "sub/deep/c.wav", "out/d.wav"):
+        write(tmp_path / name)
+    plan = find_recordings([str(tmp_path / "*")], tmp_path / "out")
+    assert names(plan) == ["a", "b", "deep/c"] and not plan.problems and not plan.notes
+    assert names(find_recordings([str(tmp_path / "**")], tmp_path / "elsewhere")) == ["a", "b", "c", "d"]
+    (tmp_path / "empty").mkdir()
+    (line,) = find_recordings([str(tmp_path / "e*")], tmp_path / "out").problems
+    assert "no audio file matches" in line
+
+
+def test_extensions_in_two_cases_are_named_once(tmp_path):
+    """p.wav and p.WAV became p_wav_wav_2 and p_WAV_WAV."""
+    for name in ("p.wav", "p.WAV", "p.flac"):
+        write(tmp_path / name)
+    assert names(find_recordings([tmp_path], tmp_path / "out")) == ["p_WAV", "p_flac", "p_wav_2"]
+
+
+def test_standard_input_does_not_share_results_with_a_file_of_its_name(tmp_path):
+    """The results of one replaced those of the other."""
+    write(tmp_path / "stdin.wav")
+    piped = Job(Path("/proc/self/fd/9"), Path(), "stdin", "standard input")
+    assert names(find_recordings([tmp_path], tmp_path / "out", [piped])) == ["stdin", "stdin_wav"]
+    assert [in_shard(piped, (k, 3)) for k in (1, 2, 3)] == [True, False, False]
 
 
 def test_links_are_followed_without_loops_and_nothing_twice(tmp_path):

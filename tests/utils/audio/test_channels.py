@@ -32,6 +32,15 @@ def test_the_channel_that_is_heard(weights, taken):
     assert found.channel == taken and ("channel" in found.note) == (taken is not None)
 
 
+def test_a_channel_by_a_number_of_any_kind():
+    """A NumPy integer took the mean in silence, and so did any text."""
+    signal = VOICE[:, None] * np.array([1.0, 0.5])
+    assert [choice(signal, channel).channel for channel in (2, np.int64(2), np.uint8(1), "mean")] == [1, 1, 0, None]
+    for channel in ("2", "left", 1.0, b"mean"):
+        with pytest.raises(UserError, match="there is no channel"):
+            choice(signal, channel)
+
+
 def test_two_people_in_two_channels_stay_together():
     assert choice(np.stack([VOICE, np.roll(VOICE, 3000)], 1)).channel is None
 

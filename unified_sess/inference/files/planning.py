@@ -45,7 +45,9 @@ class Plan(NamedTuple):
     notes: list[str]
 
 
-def find_recordings(paths: Sequence[str | os.PathLike], output_dir: str | os.PathLike) -> Plan:
+def find_recordings(
+    paths: Sequence[str | os.PathLike], output_dir: str | os.PathLike, further: Sequence[Job] = ()
+) -> Plan:
     """Expand files, folders and globs.
 
     A file's results are named after it; those of a folder keep its tree. Where two inputs would have the same results,
@@ -58,6 +60,8 @@ def find_recordings(paths: Sequence[str | os.PathLike], output_dir: str | os.Pat
         `output_dir`.
     output_dir : str or Path
         Folder of the results.
+    further : sequence of Job
+        What is separated beside them, such as standard input.
     """
     found: dict[str, Job] = {}
     problems, notes = [], []
@@ -74,15 +78,18 @@ def find_recordings(paths: Sequence[str | os.PathLike], output_dir: str | os.Pat
                 left_out["named twice"] += 1
         if left_out:
             notes.append(f"{path}: left out {', '.join(f'{n} {what}' for what, n in sorted(left_out.items()))}")
-    return Plan(_told_apart(list(found.values())), problems, notes)
+    return Plan(_told_apart([*found.values(), *further]), problems, notes)
 
 
 def in_shard(job: Job, shard: tuple[int, int]) -> bool:
     """Whether a job belongs to shard `(k, n)`, k from 1 to n; of all n, each job belongs to one.
 
-    It goes by the path as it was given, so that it does not matter which other files there are by now.
+    It goes by the path as it was given, so that it does not matter which other files there are by now. What has no path of
+    its own, standard input, belongs to the first.
     """
     number, count = shard
+    if job.label:
+        return number == 1
     digest = hashlib.blake2b(os.fsencode(os.path.normpath(job.source)), digest_size=8).digest()
     return int.from_bytes(digest, "big") % count == number - 1
 
@@ -96,11 +103,16 @@ def _expand(path, output_dir, left_out):
         return [_job(file, file.parent.relative_to(path)) for file in files]
     if os.path.exists(path) or not glob.has_magic(path):  # a missing file is reported when it is read
         return [_job(file) for file in _without_results([Path(path)], left_out)]
-    matches = [Path(match) for match in sorted(glob.glob(path, recursive=True)) if os.path.isfile(match)]
-    files = _without_results(_audio(matches, left_out), left_out)
-    if not files and not left_out["results of this program"]:
+    matches = sorted(glob.glob(path, recursive=True))
+    files = _without_results(_audio([Path(m) for m in matches if os.path.isfile(m)], left_out), left_out)
+    jobs = {os.path.realpath(file): _job(file) for file in files}
+    folders = [] if "**" in path else filter(os.path.isdir, matches)  # `**` has found their files already
+    for folder in folders:  # searched through, as if it were named itself
+        for file in _without_results(_audio(_walk(folder, output_dir, left_out), left_out), left_out):
+            jobs.setdefault(os.path.realpath(file), _job(file, file.parent.relative_to(folder)))
+    if not jobs and not left_out["results of this program"]:
         raise UserError(f"no audio file matches {path}")
-    return [_job(file) for file in files]
+    return list(jobs.values())
 
 
 def _job(file, folder=Path()):
@@ -199,8 +211,9 @@ def _key(job):
 
 
 def _with_extension(job, same):
-    if len({other.source.suffix for other in same}) < len(same):
-        return job
+    name, dot, _ = job.source.name.rpartition(".")
+    if len({other.source.suffix for other in same}) < len(same) or job.name != (name if dot else job.source.name):
+        return job  # no help, or done before
     return job._replace(name=job.name + job.source.suffix.replace(".", "_"))
 
 

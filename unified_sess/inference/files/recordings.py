@@ -18,7 +18,7 @@ from unified_sess.utils.audio import (
     read_blocks,
     take,
 )
-from unified_sess.utils.audio.channels import check_channel
+from unified_sess.utils.audio.channels import checked_channel
 from unified_sess.utils.errors import UserError
 
 RATES = (2000, 768000)  # Hz; below there is no speech left
@@ -62,7 +62,7 @@ class Recording:
         self.path, self.channel, self.stream = path, channel, stream
         opened = open_stream(path, stream)
         self.sample_rate, self.channels, self.subtype = opened.sample_rate, opened.channels, opened.subtype
-        check_channel(channel, self.channels, str(path))
+        checked_channel(channel, self.channels, str(path))
         if not RATES[0] <= self.sample_rate <= RATES[1]:
             raise UserError(
                 f"{path} has a sample rate of {self.sample_rate} Hz: rates from {RATES[0]} to {RATES[1]} Hz work"

@@ -182,7 +182,7 @@ class _Run:
 
     def go(self, paths, piped, jobs, shard):
         mixed = [path for path in paths if _is_same_folder(path, self.output_dir)]
-        plan = find_recordings([path for path in paths if path not in mixed], self.output_dir)
+        plan = find_recordings([path for path in paths if path not in mixed], self.output_dir, piped)
         problems = plan.problems + [
             f"{path} is the output folder as well: give another, or the recordings by name" for path in mixed
         ]
@@ -192,8 +192,7 @@ class _Run:
             _report(note, "")
         inputs = {os.path.realpath(job.source) for job in plan.jobs}
         work = [job for job in plan.jobs if shard is None or in_shard(job, shard)]
-        work += piped if shard is None or shard[0] == 1 else []
-        if not plan.jobs and not piped and (problems or not plan.notes):
+        if not plan.jobs and (problems or not plan.notes):
             raise UserError("there is nothing to separate: give audio files or folders that hold some")
         self.failed = len(problems)
         start = time.monotonic()

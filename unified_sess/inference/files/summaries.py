@@ -5,7 +5,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from unified_sess.utils.errors import UserError
+from unified_sess.utils.errors import UserError, writable_folder
 from unified_sess.utils.files import atomic_path
 
 SEPARATED, KEPT, FAILED = "separated", "kept", "failed"
@@ -65,9 +65,17 @@ def join_summaries(
         For the user: how many recordings, how long, how many people, and what failed.
     failed : int
         How many failed.
+
+    Raises
+    ------
+    UserError
+        Naming the file that is no summary or cannot be written.
     """
     summaries = read_summaries(paths)
     if output is not None:
+        if Path(output).is_dir():
+            raise UserError(f"{output} is a folder: give --output the name of a file")
+        writable_folder(Path(output).parent)
         with atomic_path(output) as temporary:
             text = "".join(summary_line(summary) + "\n" for summary in summaries.values())
             Path(temporary).write_text(text, encoding="utf-8")

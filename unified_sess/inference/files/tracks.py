@@ -22,6 +22,8 @@ from unified_sess.inference.voices.turns import MOST_TRACKS
 from unified_sess.inference.windows import DEFAULT_WINDOWS, NotFinite, Windows, separate_stream
 from unified_sess.utils.errors import UserError
 
+BAR = "{desc}: {percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} s [{elapsed}<{remaining}]"
+
 
 class TrackOptions(NamedTuple):
     """What is made of a recording.
@@ -133,7 +135,7 @@ def separate_to_tracks(
         if progress is not None:
             return way.go(stop, progress, raw, recorded)
         long = recording.duration > options.windows.length
-        with tqdm(total=round(recording.duration, 1), desc=Path(recording.path).name, unit="s", leave=False,
+        with tqdm(total=recording.duration, desc=Path(recording.path).name, leave=False, bar_format=BAR,
                   disable=None if long else True, dynamic_ncols=True) as bar:  # fmt: skip
             return way.go(stop, bar.update, raw, recorded)
 

@@ -1,5 +1,6 @@
 """Which channel of a recording is separated or trained on, and its levels: one rule for both."""
 
+import operator
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -51,11 +52,18 @@ class ChannelChoice(NamedTuple):
     note: str
 
 
-def check_channel(channel: Channel, channels: int, path: str) -> None:
-    """`UserError` where there is no such channel."""
-    if isinstance(channel, int) and not 1 <= channel <= channels:
+def checked_channel(channel: Channel, channels: int, path: str) -> Channel:
+    """The channel, with numbers of any kind (NumPy's too) as Python's; `UserError` where there is none of that name."""
+    if channel is None or channel == "mean":
+        return channel
+    try:
+        number = operator.index(channel)
+    except TypeError:
+        raise UserError(f"there is no channel {channel!r}: give a number from 1, or mean") from None
+    if not 1 <= number <= channels:
         what = "one channel" if channels == 1 else f"{channels} channels"
-        raise UserError(f"{path} has {what}: --channel {channel} is out of range")
+        raise UserError(f"{path} has {what}: --channel {number} is out of range")
+    return number
 
 
 def choose_channel(levels: Levels, channel: Channel = None, path: str = "the recording") -> ChannelChoice:
@@ -85,7 +93,7 @@ def choose_channel(levels: Levels, channel: Channel = None, path: str = "the rec
     0
     """
     powers, channels = levels.powers, len(levels.powers) - 1
-    check_channel(channel, channels, path)
+    channel = checked_channel(channel, channels, path)
     taken, notes = channels, []  # the last one is the mean
     loudest = int(np.argmax(powers[:-1] >= ALIKE_POWER_SHARE * powers[:-1].max()))
     if isinstance(channel, int):

@@ -5,7 +5,7 @@ import os
 import numpy as np
 import soundfile
 
-from unified_sess.utils.audio.channels import Channel, check_channel
+from unified_sess.utils.audio.channels import Channel, checked_channel
 from unified_sess.utils.audio.decoding import READ_ERRORS, read_reason, sound_path
 from unified_sess.utils.audio.flac import UNKNOWN_LENGTH
 from unified_sess.utils.audio.probing import audio_info, read_blocks
@@ -108,7 +108,7 @@ def _channel(block, channel):
 def _check(path, rate, channels, sample_rate, channel):
     if channel is None and channels != 1:
         raise UserError(f"{path} has {channels} channels where 1 is expected: convert it to mono")
-    check_channel(channel, channels, path)
+    checked_channel(channel, channels, path)
     if sample_rate is not None and rate != sample_rate:
         raise UserError(
             f"{path} is at {rate} Hz where {sample_rate} Hz is expected: resample the data or change sample_rate"
