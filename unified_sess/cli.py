@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from unified_sess.utils.allocator import keep_freed_memory
-from unified_sess.utils.errors import UserError, one_line_errors
+from unified_sess.utils.errors import INTERRUPTED, UserError, one_line_errors
 from unified_sess.utils.installed import has_torch
 
 if TYPE_CHECKING:
@@ -23,7 +23,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 UsageError: Any = typer.BadParameter.__base__  # of the click that typer carries
-INTERRUPTED = 130  # what typer makes of Ctrl-C
 
 Model = Annotated[
     str | None,

@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import threading
 
 import numpy as np
 import soxr
@@ -24,11 +25,13 @@ class InPasses:
         The network.
     passes : int
         How many speeds, 1 to 5: as it is, 8 % slower, 9 % faster, 5 % slower, 12 % faster.
+    stop : threading.Event
+        Ends the work before the next pass when set.
 
     Raises
     ------
     UserError
-        For another number of passes.
+        For another number of passes, and where the work was ended.
 
     Example
     -------
@@ -37,8 +40,8 @@ class InPasses:
     (1, 16000, 2)
     """
 
-    def __init__(self, model: Runtime, passes: int) -> None:
-        self.model, self.passes = model, checked_passes(passes)
+    def __init__(self, model: Runtime, passes: int, stop: threading.Event | None = None) -> None:
+        self.model, self.passes, self.stop = model, checked_passes(passes), stop
         self.num_spks, self.sample_rate, self.name = model.num_spks, model.sample_rate, model.name
 
     @property
@@ -53,6 +56,8 @@ class InPasses:
             return first
         total = first.copy()
         for speed in SPEEDS[1 : self.passes]:
+            if self.stop is not None and self.stop.is_set():
+                raise UserError("interrupted")
             found = self._at_speed(mixtures, speed, enhanced)
             for window, reference, summed in zip(found, first, total):
                 sources, signs = _as_ordered(reference[:, : self.num_spks], window[:, : self.num_spks])

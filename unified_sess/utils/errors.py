@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Iterator
 from typing import NoReturn, TypeVar
 
+INTERRUPTED = 130  # exit status after Ctrl-C; typer's too
 Folder = TypeVar("Folder", bound=str | os.PathLike)
 
 
@@ -43,7 +44,7 @@ def one_line_errors(program: str) -> Iterator[None]:
             raise
         _exit(program, message)
     except KeyboardInterrupt:
-        _exit(program, "interrupted", status=130)
+        _exit(program, "interrupted", status=INTERRUPTED)
 
 
 @contextlib.contextmanager

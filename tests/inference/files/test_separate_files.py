@@ -376,3 +376,25 @@ def test_killed_runs_leave_nothing_half_written(random_model, tmp_path, number, 
     assert ("interrupted" in errors) == (number != signal.SIGKILL)
     assert results(tmp_path / "out") == ["a_s1.wav", "a_s2.wav"]
     assert soundfile.info(tmp_path / "out/a_s1.wav").frames == 800
+
+
+@pytest.mark.slow
+def test_interrupted_twice_it_ends_at_once(tmp_path):
+    """The first Ctrl-C was answered after minutes of passes, without a word; the second one crashed in torch's threads."""
+    if not hasattr(os, "O_TMPFILE"):
+        pytest.skip("this system has no files without a name")
+    record(tmp_path / "a.wav", 0.1)
+    record(tmp_path / "b.wav", 120.0)
+    command = [*COMMAND, "a.wav", "b.wav", "--output-dir", "out", "--passes", "5"]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    while not (tmp_path / "out/a_s1.wav").exists() and process.poll() is None:
+        time.sleep(0.02)
+    time.sleep(1.0)
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    start = time.monotonic()
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130 and "Ctrl-C once more" in errors and "error: interrupted" in errors
+    assert "Traceback" not in errors and "terminate" not in errors and time.monotonic() - start < 3
+    assert not [name for name in results(tmp_path / "out") if not name.startswith("a_")]

@@ -29,7 +29,7 @@ from unified_sess.inference.voices.evidence import voices_digest
 from unified_sess.inference.voices.speakers import SpeakerNetwork
 from unified_sess.inference.windows import DEFAULT_WINDOWS, Windows
 from unified_sess.utils.audio import Channel, result_subtype
-from unified_sess.utils.errors import UserError, ended_gently, os_error_line, writable_folder
+from unified_sess.utils.errors import INTERRUPTED, UserError, ended_gently, os_error_line, writable_folder
 
 LOUDNESS_RANGE = (-70.0, 0.0)  # LUFS
 ALL_EXTRAS = (*SOUND_EXTRAS, RTTM)
@@ -160,15 +160,16 @@ def separate_files(
     options.check(model)
     if options.effort is not None:
         model.set_effort(options.effort)
+    stop = threading.Event()
     if options.passes != 1:
-        model = InPasses(model, options.passes)
+        model = InPasses(model, options.passes, stop)
     if jobs < 1:
         raise UserError(f"--jobs {jobs} is too small: give 1 or more")
     if shard is not None and not 1 <= shard[0] <= shard[1]:
         raise UserError(f"--shard {shard[0]}/{shard[1]} is none: give K/N with K from 1 to N")
     with contextlib.ExitStack() as stack:
         piped = stack.enter_context(standard_input(output_dir)) if STANDARD_INPUT in map(str, paths) else []
-        _Run(model, output_dir, options, summaries).go(
+        _Run(model, output_dir, options, summaries, stop).go(
             [p for p in paths if str(p) != STANDARD_INPUT], piped, jobs, shard
         )
 
@@ -176,8 +177,9 @@ def separate_files(
 class _Run:
     """The state of `separate_files`."""
 
-    def __init__(self, model, output_dir, options, summaries) -> None:
+    def __init__(self, model, output_dir, options, summaries, stop) -> None:
         self.model, self.output_dir, self.options, self.summaries = model, output_dir, options, summaries
+        self.stop = stop
         self.seconds, self.kept, self.separated, self.failed = 0.0, 0, 0, 0
 
     def go(self, paths, piped, jobs, shard):
@@ -205,22 +207,27 @@ class _Run:
 
     def _separate(self, work, inputs, jobs):
         self.output_dir = Path(writable_folder(self.output_dir))
-        digest, stop = self.model.digest(), threading.Event()
+        digest = self.model.digest()
         at_a_time = min(jobs, len(work))
         pool = ThreadPoolExecutor(at_a_time)
         bar = tqdm(total=len(work), desc="Separating", unit="file", dynamic_ncols=True)
         try:
             with ended_gently(), self.model.shared_by(at_a_time):
-                arguments = self.output_dir, self.options, digest, inputs, stop
+                arguments = self.output_dir, self.options, digest, inputs, self.stop
                 futures = {pool.submit(separate_or_tell, self.model, job, *arguments): job for job in work}
                 for future in as_completed(futures):
                     bar.update()
                     self._note(futures[future], future.result())
         except KeyboardInterrupt:
-            stop.set()
+            self.stop.set()
+            _report("ending after the windows at hand; Ctrl-C once more ends at once", "")
             raise
         finally:
-            pool.shutdown(cancel_futures=True)
+            try:
+                pool.shutdown(cancel_futures=True)
+            except KeyboardInterrupt:  # threads of torch would make Python's own end a crash
+                _report("interrupted")
+                os._exit(INTERRUPTED)
             bar.close()
 
     def _note(self, job, summary):
