@@ -8,6 +8,7 @@ from unified_sess.training.command_line import parse_command_line
 from unified_sess.training.experiment import Experiment
 from unified_sess.training.settings import SETTINGS
 from unified_sess.utils.errors import UserError
+from unified_sess.utils.yaml_files import read_yaml
 
 
 @pytest.fixture
@@ -277,3 +278,31 @@ def test_options_of_a_saved_experiment_take_effect_everywhere(default, tmp_path)
     assert Experiment(saved).settings["lr"] == 0.004
     with pytest.raises(UserError, match=f"resolved experiment.*--output_folder {saved.parent}"):
         Experiment(saved, overrides)
+
+
+def test_options_of_a_saved_experiment_reach_the_network(repository, tmp_path):
+    """The network's references were saved as constants: separator_layers changed nothing, num_spks was an error."""
+    recipe, saved = repository / "recipes/Mini/unified.yaml", tmp_path / "hyperparams.yaml"
+    settings = {"data_folder": "none", "output_folder": str(tmp_path)}
+    Experiment(recipe, settings).save(saved)
+    for option in ({"separator_layers": 1}, {"num_spks": 3}, {"enhancer_layers": 2}):
+        ours, theirs = (
+            [(name, p.shape) for part in modules.values() for name, p in part.named_parameters()]
+            for modules in (
+                Experiment(saved, option).build()["modules"],
+                Experiment(recipe, settings | option).build()["modules"],
+            )
+        )
+        assert ours == theirs
+    again = tmp_path / "again.yaml"
+    Experiment(saved, {"lr": 0.002}).save(again)  # and those of one that was saved from a saved one
+    assert Experiment(again, {"num_spks": 3}).build()["modules"]["masknet"].num_spks == 3
+    assert Experiment(again).settings["lr"] == 0.002
+
+
+@pytest.mark.parametrize("network", ["sepformer", "bandsplit-small", "tf-locoformer-m"])
+def test_a_saved_network_is_the_same_with_an_option(default, tmp_path, network):
+    saved = tmp_path / "hyperparams.yaml"
+    whole = Experiment(default, {"network": network})
+    whole.save(saved)
+    assert read_yaml(Experiment(saved, {"lr": whole.settings["lr"]}).text, saved) == read_yaml(whole.text, saved)

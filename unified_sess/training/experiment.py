@@ -24,6 +24,7 @@ NO_ENHANCER = "enhancer: !new:unified_sess.network.NoEnhancer  # none: the separ
 RESOLVED_FROM = "# Resolved from"
 SOURCE_FOLLOWS = "# With options, train.py takes the same experiment before its references were resolved:"
 SOURCE_LINE = "#| "
+REFERENCE = re.compile(r"<(\w+)")  # of `!ref <name>`, `!ref <name[part]> // 2`
 
 
 class Experiment:
@@ -202,10 +203,33 @@ def _resolve(text, overrides, path):
     stream = io.StringIO(_dumped(yaml, tree))
     stream.name = str(path)  # includes are found beside the file
     resolved = yaml.load(resolve_references(stream).getvalue())
-    if "network" in tree:
-        tree["network"] = resolved["network"]  # an included file may change until the experiment runs again
+    if "network" in tree:  # an included file may change until the experiment runs again
+        tree["network"] = _with_its_file(tree["network"], Path(path).parent)
     texts = {word: value for value, word in words.items()}
     return tuple(_dumped(yaml, _as_texts(part, texts, set())) for part in (resolved, tree))
+
+
+def _with_its_file(node, folder):
+    """A network with the file that it includes in its place, whose references now lead into `network`."""
+    kind, _, name = str(getattr(node, "tag", None) and node.tag.value or "").partition(":")
+    if kind != "!include":
+        return node
+    content = YAML().load((folder / name).read_text(encoding="utf-8"))
+    _lead(content, lambda text: REFERENCE.sub(r"<network[\1]", text), set())
+    if isinstance(node, dict):
+        for key, value in node.items():
+            content[key] = value
+    return content
+
+
+def _lead(node, change, seen):
+    """Change the text of every `!ref`, `!copy`, ... below a node, in place."""
+    if isinstance(node, TaggedScalar):
+        node.value = change(str(node.value))
+    elif isinstance(node, (dict, list)) and id(node) not in seen:
+        seen.add(id(node))
+        for item in node.values() if isinstance(node, dict) else node:
+            _lead(item, change, seen)
 
 
 def _as_words(value, words):
