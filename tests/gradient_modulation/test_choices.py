@@ -19,6 +19,7 @@ from unified_sess.gradient_modulation import modulation as gradient_modulation
         (("gm", "layer"), "unknown"),
         (("torchjd:Nothing",), "no aggregator"),
         (("torchjd:CAGrad",), "argument"),
+        (("torchjd:Krum(n_byzantine=1)",), "gradients of two tasks"),
         (("torchjd:CAGrad(c=",), "not like"),
         (("remedy(5)",), r"not like remedy\(K=5\)"),
         (("remedy(K=0)",), "above 0"),

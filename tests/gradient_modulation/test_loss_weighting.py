@@ -41,6 +41,33 @@ def test_a_modulation_saves_what_its_weighting_remembers():
     assert torch.equal(one.weighting.weights(LOSSES), other.weighting.weights(LOSSES))
 
 
+def test_a_learnt_weighting_goes_on_with_the_arguments_of_now():
+    """A resumed run kept the learning rate of the run before, while its record named the new one."""
+    one, other = GradientModulation("famo"), GradientModulation("famo(lr=0.5)")
+    one.weighting.update([3.0, 2.0], [2.0, 1.9])
+    other.load_state_dict(one.state_dict())
+    assert torch.equal(one.weighting.weights(LOSSES), other.weighting.weights(LOSSES))
+    for modulation in (one, other):
+        modulation.weighting.update([3.0, 2.0], [2.0, 1.0])
+    assert not torch.equal(one.weighting.weights(LOSSES), other.weighting.weights(LOSSES))
+
+
+@pytest.mark.parametrize("now", LOSS_WEIGHTINGS)
+@pytest.mark.parametrize("before", [*LOSS_WEIGHTINGS, "gm"])
+def test_another_rule_starts_anew(before, now):
+    """famo handed its numbers to uncertainty in silence, random and famo refused each other's checkpoints."""
+    one, other = GradientModulation(before), GradientModulation(now)
+    state = one.state_dict()
+    if one.weighting is not None:
+        one.weighting.update([3.0, 2.0], [2.0, 1.9])
+        state = one.state_dict()
+        state.pop("rule") if before == "random" else None  # as older versions saved it
+    fresh = other.weighting.state_dict()
+    other.load_state_dict(state)
+    if before != now:
+        assert str(other.weighting.state_dict()) == str(fresh)
+
+
 def test_random_weights_differ_from_step_to_step_and_have_mean_one():
     weighting, drawn = LOSS_WEIGHTINGS["random"](), []
     for _ in range(400):

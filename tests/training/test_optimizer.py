@@ -9,6 +9,7 @@ import torch
 
 from tests.networks import brain_settings, random_batch, tiny_modules
 from unified_sess.training.brain import UnifiedBrain
+from unified_sess.training.checkpoints import options_as_made
 
 
 def trained_brain(fused):
@@ -49,6 +50,16 @@ def test_weights_shrink_as_the_experiment_says_after_a_checkpoint_of_adam():
     after.optimizer.load_state_dict(copy.deepcopy(before.optimizer.state_dict()))
     assert {group["weight_decay"] for group in after.optimizer.param_groups} == {0.01}
     assert all(group["decoupled_weight_decay"] for group in after.optimizer.param_groups)
+
+
+def test_options_of_a_checkpoint_give_way_to_those_of_now():
+    """Changed betas were lost when a run went on, and recorded as if they had been used."""
+    weight = torch.nn.Parameter(torch.ones(2))
+    before, after = (torch.optim.Adam([weight], lr=0.1, betas=betas) for betas in ((0.9, 0.98), (0.5, 0.6)))
+    before.param_groups[0]["lr"] = 0.03  # of a schedule
+    after.register_load_state_dict_pre_hook(options_as_made)
+    after.load_state_dict(before.state_dict())
+    assert after.param_groups[0]["betas"] == (0.5, 0.6) and after.param_groups[0]["lr"] == 0.03
 
 
 def test_without_weight_decay_adamw_is_adam():

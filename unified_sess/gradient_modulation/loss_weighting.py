@@ -117,7 +117,9 @@ class LearntWeighting(LossWeighting):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         with torch.no_grad():
             self.numbers.copy_(state["numbers"])
+        made = {name: self.optimizer.param_groups[0][name] for name in ("lr", "weight_decay")}
         self.optimizer.load_state_dict(state["optimizer"])
+        self.optimizer.param_groups[0].update(made)  # arguments may have changed since
 
 
 class UncertaintyWeighting(LearntWeighting):

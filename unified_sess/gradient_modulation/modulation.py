@@ -116,7 +116,8 @@ class GradientModulation:
         `sum` (joint training), `gm` (arXiv 2302.11131), `pcgrad` (arXiv 2001.06782), `remedy` (arXiv 2302.11362,
         see `Remedy`), or `torchjd:NAME`, an aggregator of TorchJD; with arguments as in `remedy(K=5)` and
         `torchjd:CAGrad(c=0.4)`. TorchJD takes a Python loop over the groups and many aggregators wait for the
-        device; what an aggregator remembers between steps is not saved in a checkpoint. Rules of one backward pass
+        device. What they remember between steps is in a checkpoint, unless an aggregator keeps a solver
+        (NashMTL): that one starts anew. Rules of one backward pass
         weigh the losses before it, see `loss_weighting.py`: `random`, `uncertainty(lr=0.01)`, `famo`; merging is then
         the sum.
     granularity : str
@@ -294,16 +295,23 @@ class GradientModulation:
     def state_dict(self) -> dict[str, Any]:
         """The statistics so far and what the rule remembers, to be saved."""
         sums = {key: value.cpu() for key, value in self._sums.items()}
-        state = {"names": self.names, "sums": sums, "calls": self.aggregator.calls if self.aggregator else 0}
-        return state | ({"weighting": self.weighting.state_dict()} if self.weighting else {})
+        state: dict[str, Any] = {"names": self.names, "sums": sums, "rule": self.rule, "granularity": self.granularity}
+        if self.weighting is not None:
+            state["weighting"] = self.weighting.state_dict()
+        return state | (self.aggregator.state_dict() if self.aggregator is not None else {})
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on with a saved state; statistics of other tensors are left aside."""
+        """Go on with a saved state; statistics of other tensors, and what another rule remembers, are left aside."""
         self._sums = dict(state["sums"]) if self.names in (None, state["names"]) else {}
-        if self.aggregator:
-            self.aggregator.calls = state["calls"]  # the seed of random aggregators
-        if self.weighting and "weighting" in state:
-            self.weighting.load_state_dict(state["weighting"])
+        # Older checkpoints name no rule.
+        of_another = _name(state.get("rule", self.rule)) != _name(self.rule)
+        if self.aggregator is not None and "calls" in state and not of_another:
+            same_groups = state.get("granularity", self.granularity) == self.granularity
+            self.aggregator.load_state_dict(state if same_groups else {"calls": state["calls"]})
+        if self.weighting is not None and not of_another:
+            weighting = state.get("weighting", {})
+            if weighting.keys() == self.weighting.state_dict().keys():
+                self.weighting.load_state_dict(weighting)
 
     def _measure(self, se_grads: Gradients, ss_grads: Gradients, scale: float | torch.Tensor | None) -> FlatPair | None:
         """Both gradients in flat buffers, their products, and the statistics one call further."""
@@ -333,6 +341,11 @@ class GradientModulation:
         ratio = pair.ratio if self.equal_norms else torch.ones_like(dot[:1])
         (a, b), (c, d) = self.coefficients(se * ratio.square(), dot * ratio, ss)
         return (a[index] * ratio, b[index]), (c[index] * ratio, d[index])
+
+
+def _name(description):
+    """`torchjd:NAME` of `torchjd:NAME(argument=value)`."""
+    return description.partition("(")[0]
 
 
 def _rule(description: str) -> Rule | LossWeighting:

@@ -2,6 +2,7 @@
 
 import importlib
 from collections.abc import Sequence
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -36,13 +37,19 @@ class TorchJDRule:
             raise ModulationError(f"TorchJD has no aggregator {self.name!r}: choose {', '.join(sorted(known))}")
         self.make = lambda: known[self.name](**arguments)
         try:
-            self.make()
+            aggregator = self.make()
         except ImportError as error:
             raise ModulationError(f"{rule}: {error}") from error
         except (TypeError, ValueError) as error:
             raise ModulationError(f"{rule} needs other arguments, torchjd:{self.name}(...): {error}") from error
+        try:
+            with torch.random.fork_rng([]), torch.no_grad():
+                aggregator(torch.tensor([[1.0, 0.5], [0.5, 1.0]]))
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise ModulationError(f"{rule} does not take the gradients of two tasks: {error}") from error
         self.aggregators: dict[int, Any] = {}
         self.calls = 0
+        self._remembered: dict[int, list[dict[str, Any]]] = {}
 
     def __call__(self, se_grads: Gradients, ss_grads: Gradients, members: Sequence[int]) -> list[torch.Tensor | None]:
         merged: list[torch.Tensor | None] = [None] * len(members)
@@ -65,6 +72,15 @@ class TorchJDRule:
         self.calls += 1
         return merged
 
+    def state_dict(self) -> dict[str, Any]:
+        """How often it was called, and what the aggregator of each group remembers."""
+        return {"calls": self.calls, "memories": {group: _memory(one) for group, one in self.aggregators.items()}}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on with a saved state; aggregators that keep what cannot be saved start anew."""
+        self.calls, self.aggregators = state["calls"], {}  # the number of calls seeds random aggregators
+        self._remembered = {group: memory for group, memory in state.get("memories", {}).items() if memory is not None}
+
     def _aggregate(self, group: int, matrix: torch.Tensor) -> torch.Tensor:
         if (
             not matrix.isfinite().all()
@@ -72,4 +88,25 @@ class TorchJDRule:
             return matrix.sum(0)
         if group not in self.aggregators:
             self.aggregators[group] = self.make().to(matrix.device)
+            for part, memory in zip(self.aggregators[group].modules(), self._remembered.get(group, ())):
+                for name, value in memory.items():
+                    setattr(part, name, value)
         return self.aggregators[group](matrix)
+
+
+def _memory(aggregator: torch.nn.Module) -> list[dict[str, Any]] | None:
+    """Plain attributes and buffers of each part of an aggregator; None where it has others, such as a solver."""
+    inside = set(vars(torch.nn.Module()))
+    parts = []
+    for part in aggregator.modules():
+        own = {name: value for name, value in vars(part).items() if name not in inside}
+        parts.append(
+            {k: v for k, v in own.items() if not isinstance(v, FunctionType)} | dict(part.named_buffers(recurse=False))
+        )
+    return parts if all(_is_plain(value) for part in parts for value in part.values()) else None
+
+
+def _is_plain(value: object) -> bool:
+    if isinstance(value, (tuple, list)):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, (torch.Tensor, torch.dtype, torch.device, str, bool, int, float))

@@ -22,8 +22,8 @@ from unified_sess.training.averaging import WeightAverage
 from unified_sess.training.batch_passes import BatchPasses
 from unified_sess.training.checkpoints import (
     AtomicCheckpointer,
-    fused_as_made,
     load_statistics,
+    options_as_made,
     recover_best,
     save_statistics,
 )
@@ -104,7 +104,7 @@ class UnifiedBrain(BatchPasses, OneBarBrain):
         self.optimizer = self.opt_class(self.learning_rate.groups(self.modules))
         if self._modulates_steps() and not takes_adam_steps(self.optimizer):
             raise UserError("modulated step knows the steps of Adam alone: give --muon False, or --modulated gradient")
-        self.optimizer.register_load_state_dict_pre_hook(fused_as_made)
+        self.optimizer.register_load_state_dict_pre_hook(options_as_made)
         self.optimizers_dict = {"opt_class": self.optimizer}
         if self.checkpointer is not None:
             self.checkpointer.add_recoverable("optimizer", self.optimizer)

@@ -177,13 +177,12 @@ def recover_best(
     raise UserError(f"no checkpoint in {folder}: train first, or give the --output_folder of a run")
 
 
-def fused_as_made(optimizer: torch.optim.Optimizer, state: dict) -> dict:
-    """The optimizer's state with `fused` and `weight_decay` as the experiment says.
+def options_as_made(optimizer: torch.optim.Optimizer, state: dict) -> dict:
+    """The optimizer's state with all options but the learning rate, which has a schedule, as the experiment says.
 
     PyTorch would take them from the checkpoint, while the scaler of fp16 looks at how the optimizer was made.
     """
-    names = ("fused", "weight_decay", "decoupled_weight_decay")
-    made = {name: optimizer.defaults[name] for name in names if name in optimizer.defaults}
+    made = {name: value for name, value in optimizer.defaults.items() if name != "lr"}
     return state | {"param_groups": [group | made for group in state["param_groups"]]}
 
 
