@@ -21,7 +21,7 @@ import speechbrain as sb
 import torch
 from speechbrain.utils.distributed import ddp_barrier, ddp_init_group, if_main_process
 
-from unified_sess.data.parts import build_datasets, choose_data_folder
+from unified_sess.data.parts import build_datasets, choose_data_folder, refuse_idle_options
 from unified_sess.evaluation.evaluate import evaluate_network, summary_lines
 from unified_sess.training.brain import UnifiedBrain
 from unified_sess.training.command_line import parse_command_line
@@ -42,6 +42,7 @@ def main(arguments: Sequence[str]) -> None:
     if run_options.get("device") == "cpu":
         keep_freed_memory()
     experiment = Experiment(path, overrides)
+    refuse_idle_options(experiment.settings, overrides)
     refuse_another_run(experiment.settings)
     output_folder = Path(writable_folder(experiment.settings["output_folder"]))
     sb.utils.seed.seed_everything(experiment.settings["seed"])  # the same initial weights on every rank
@@ -74,6 +75,10 @@ def start_processes(run_options: dict) -> None:
     if run_options.get("device", "").startswith("mps"):
         raise UserError(
             "mps does not train: losses and gradients are summed in float64, which it lacks; give --device cpu"
+        )
+    if run_options.get("device", "").startswith("cuda") and not torch.cuda.is_available():
+        raise UserError(
+            f"--device {run_options['device']}: PyTorch finds no GPU here; give --device cpu, or leave it out"
         )
     on_cpu = run_options.get("device") == "cpu"
     if on_cpu and "fp16" in (run_options.get("precision"), run_options.get("eval_precision")):

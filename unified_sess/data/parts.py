@@ -1,7 +1,7 @@
 """The training, validation and test sets that an experiment's settings ask for."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,9 @@ from unified_sess.utils.errors import UserError
 logger = logging.getLogger(__name__)
 
 DEMO_FOLDER = Path("data")
+ON_THE_FLY = (  # settings of mixtures that are made while training
+    "noise_folder", "speakers", "speech_shares", "noise_shares", "scenes", "mixtures_per_epoch", "allow_overlap",
+)  # fmt: skip
 
 
 def choose_data_folder(settings: Mapping[str, Any]) -> str | Path:
@@ -42,6 +45,15 @@ def choose_data_folder(settings: Mapping[str, Any]) -> str | Path:
     if settings["num_spks"] != 2:
         raise UserError("the demo corpus has 2 speakers: give --data_folder DIR for another num_spks")
     return make_demo_corpus(DEMO_FOLDER / f"demo-voices-{settings['sample_rate']}", settings["sample_rate"])
+
+
+def refuse_idle_options(settings: Mapping[str, Any], given: Iterable[str]) -> None:
+    """`UserError` where one of the given settings is for mixing on the fly, and nothing is mixed on the fly."""
+    idle = [name for name in given if name in ON_THE_FLY and settings.get(name) not in (None, False)]
+    if idle and not settings.get("speech_folder"):
+        raise UserError(
+            f"--{idle[0]} is for mixtures that are made on the fly: give --speech_folder too, or leave it out"
+        )
 
 
 def build_datasets(

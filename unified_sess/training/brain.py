@@ -16,6 +16,7 @@ from speechbrain.utils.logger import get_logger
 from unified_sess.data.batches import Batch, EpochSampler, batch_loader
 from unified_sess.data.dataset import MixtureDataset
 from unified_sess.data.dynamic_mixing import DynamicMixingDataset
+from unified_sess.gradient_modulation import RULES
 from unified_sess.network import ENHANCED_FROM, UnifiedNetwork
 from unified_sess.training.adam_steps import adam_factors, takes_adam_steps
 from unified_sess.training.averaging import WeightAverage
@@ -99,11 +100,18 @@ class UnifiedBrain(BatchPasses, OneBarBrain):
     def init_optimizers(self) -> None:
         """One parameter group a module, so that `lr_factors` can give it a learning rate of its own.
 
-        `UserError` where conflict is to be that of steps and the optimizer's are not Adam's.
+        `UserError` where conflict is to be that of steps, and the optimizer's are not Adam's or the rule compares none.
         """
         self.optimizer = self.opt_class(self.learning_rate.groups(self.modules))
         if self._modulates_steps() and not takes_adam_steps(self.optimizer):
             raise UserError("modulated step knows the steps of Adam alone: give --muon False, or --modulated gradient")
+        if self._modulates_steps() and (
+            self.modulation.aggregator is not None or self.modulation.weighting is not None
+        ):
+            raise UserError(
+                f"{self.modulation.rule} does not compare the steps of the two tasks: choose {', '.join(RULES)}, or "
+                "--modulated gradient"
+            )
         self.optimizer.register_load_state_dict_pre_hook(options_as_made)
         self.optimizers_dict = {"opt_class": self.optimizer}
         if self.checkpointer is not None:

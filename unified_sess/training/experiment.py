@@ -143,7 +143,7 @@ class Experiment:
         Raises
         ------
         UserError
-            When a part cannot be built, a module is missing or the network contradicts `num_spks`.
+            When a part cannot be built, a module is missing or the network contradicts `num_spks` or `step_weight`.
         """
         hparams = build_yaml(self.text, self.path)
         hparams |= {name: self.settings[name] for name in SETTINGS if name in self.settings}
@@ -156,6 +156,11 @@ class Experiment:
             raise UserError(
                 f"the network gives {speakers} sources but num_spks is {hparams['num_spks']}: "
                 "pass num_spks into the network file (num_spks: !ref <num_spks>) or change num_spks"
+            )
+        if self.settings.get("step_weight") and not hasattr(modules["masknet"], "steps"):
+            raise UserError(
+                f"step_weight is {self.settings['step_weight']:g}, but the separator does not work in steps as those of "
+                "SepReformer and bandsplit-small do: give --step_weight 0, or another --network"
             )
         return hparams
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from unified_sess.data.scenes.options import read_options
 from unified_sess.gradient_modulation import GradientModulation
 from unified_sess.losses import SEPARATION_LOSSES
 from unified_sess.network import ENHANCED_FROM, MODULE_NAMES
@@ -111,14 +112,18 @@ class Texts(Text):
 
 
 @dataclass(frozen=True)
-class OptionMapping(Setting):
-    """Settings under one name, such as {rooms: 0.5}; what they may be is checked where they are used."""
+class SceneMapping(Setting):
+    """The options of scenes, such as {rooms: 0.5}."""
 
     wanted = "options such as {rooms: 0.5}"
     merges = True
 
     def _checked(self, name, value):
-        return dict(value) if isinstance(value, dict) else self._refuse(name, value)
+        if not isinstance(value, dict):
+            self._refuse(name, value)
+        _refuse_missing_blanks(name, value)
+        read_options(value)
+        return dict(value)
 
 
 @dataclass(frozen=True)
@@ -233,6 +238,7 @@ class ModuleNumbers(Setting):
     def _checked(self, name, value):
         if not isinstance(value, dict):
             self._refuse(name, value)
+        _refuse_missing_blanks(name, value)
         _refuse_unknown_modules(name, value)
         return {module: self.each.checked(f"{name} of {module}", number) for module, number in value.items()}
 
@@ -249,6 +255,13 @@ class Rule(Text):
         except (TypeError, ValueError, ImportError) as error:
             raise UserError(" ".join(str(error).split())) from None
         return value
+
+
+def _refuse_missing_blanks(name, mapping):
+    """Of {rooms:0.5} YAML makes one key, rooms:0.5."""
+    for key, value in mapping.items():
+        if value is None and isinstance(key, str) and ":" in key:
+            raise UserError(f"{name} has {key}: write a blank behind the colon, {{{key.replace(':', ': ')}}}")
 
 
 def _refuse_unknown_modules(name, modules):
@@ -289,7 +302,7 @@ SETTINGS = {
     "speech_shares": Numbers(each=Number(least=0, most=1), optional=True, absent=None),
     "noise_shares": Numbers(each=Number(least=0, most=1), optional=True, absent=None),
     "cache_folder": Text(optional=True, absent=None),
-    "scenes": OptionMapping(optional=True, absent=None),
+    "scenes": SceneMapping(optional=True, absent=None),
     "allow_overlap": Flag(absent=False),
     "mixtures_per_epoch": Whole(least=1, most=LARGEST_COUNT),
     # Data

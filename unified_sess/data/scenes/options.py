@@ -89,7 +89,7 @@ class SceneOptions:
                 object.__setattr__(self, name, _range(name, value, *RANGES[name]))
         if self.active is not None:
             object.__setattr__(self, "active", _chances(self.active))
-        if not isinstance(self.room_count, int) or self.room_count < 1:
+        if isinstance(self.room_count, bool) or not isinstance(self.room_count, int) or self.room_count < 1:
             raise UserError(f"scenes: room_count must be a whole number of at least 1, not {self.room_count}")
         if isinstance(self.room_seed, bool) or not isinstance(self.room_seed, int) or self.room_seed < 0:
             raise UserError(f"scenes: room_seed must be a whole number of at least 0, not {self.room_seed}")
@@ -97,7 +97,7 @@ class SceneOptions:
             raise UserError(f"scenes: early_target must be True or False, not {self.early_target}")
         for name in ("pause", "level_difference"):
             value = getattr(self, name)
-            if value is not None and not 0 <= _number(name, value) < math.inf:
+            if (value is not None or name == "pause") and not 0 <= _number(name, value) < math.inf:
                 raise UserError(f"scenes: {name} must be at least 0, not {value}")
 
     @property
@@ -159,6 +159,6 @@ def _chances(value: object) -> tuple[float, ...]:
     if not isinstance(value, (list, tuple)) or len(value) < 2:
         raise UserError(f"scenes: active must be a list of chances for 0, 1, 2, ... people, not {value}")
     chances = tuple(float(_number("active", v)) for v in value)
-    if min(chances) < 0 or abs(sum(chances) - 1) > 1e-6:
+    if not all(0 <= chance <= 1 for chance in chances) or abs(sum(chances) - 1) > 1e-6:
         raise UserError(f"scenes: the chances of active must add up to 1, but {list(value)} add up to {sum(chances):g}")
     return chances
