@@ -320,6 +320,13 @@ BAD_OPTIONS = {
     "a model that does not exist": ({"options": ["--pretrained", "/no/such/model"]}, r"/no/such/model"),
     "fp16 on a CPU": ({"options": ["--precision", "fp16"]}, r"fp16"),
     "a device without float64": ({"options": ["--device", "mps"]}, r"float64.*--device cpu"),
+    "scenes of a corpus": ({"options": ["--scenes", "{rooms: 0.5}"]}, r"--scenes is for mixtures .* --speech_folder"),
+    "shares of a corpus": ({"options": ["--speech_shares", "[0.5, 0.5]"]}, r"--speech_shares is for mixtures"),
+    "steps of a separator that has none": ({"options": ["--step_weight", "0.5"]}, r"does not work in steps"),
+    "steps of a rule that compares none": (
+        {"options": ["--modulated", "step", "--muon", "False", "--gradient_modulation", "famo"]},
+        r"famo does not compare the steps of the two tasks",
+    ),
 }
 
 
@@ -328,6 +335,13 @@ def test_bad_options_are_one_line(train_here, corpus, name):
     arguments, says = BAD_OPTIONS[name]
     line = train_here(**({"data": corpus} | arguments))
     assert re.search(says, line), line
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_one_line(train_here, corpus, tmp_path):
+    """It was two tracebacks, after the data had been made."""
+    assert "PyTorch finds no GPU here" in train_here(data=corpus, options=["--device", "cuda:0"])
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.fixture

@@ -90,3 +90,11 @@ def test_adam_s_step_is_projected_instead_of_the_gradient():
 def test_the_steps_of_another_optimizer_are_refused_before_the_first(opt):
     with pytest.raises(UserError, match="modulated"):
         brain(tiny_modules(), "gm", opt=opt, modulated="step")
+
+
+def test_rules_that_compare_no_steps_are_refused_before_the_first():
+    """TorchJD's ended in a traceback, those of one pass did the plain sum."""
+    pytest.importorskip("torchjd")
+    for rule in ("torchjd:UPGrad", "famo", "random"):
+        with pytest.raises(UserError, match="does not compare the steps"):
+            brain(tiny_modules(), rule, opt=torch.optim.Adam, modulated="step")

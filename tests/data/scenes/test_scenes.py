@@ -163,6 +163,9 @@ def test_distortions_touch_the_mixture_alone(make):
         ({"turns": 1, "turn_seconds": 3}, "turn_seconds must be a range of two numbers"),
         ({"level_difference": -1}, "level_difference must be at least 0"),
         ({"rooms": 1, "room_count": 0}, "room_count must be a whole number"),
+        ({"rooms": 1, "room_count": True}, "room_count must be a whole number"),
+        ({"turns": 1, "pause": None}, "pause must be a number"),
+        ({"active": [0.5, float("nan"), 0.5]}, "chances of active must add up to 1"),
     ],
 )
 def test_mistakes_are_one_line(make, scenes, says):
