@@ -282,6 +282,17 @@ def test_what_an_aggregator_remembers_survives_a_checkpoint(tmp_path, rule, gran
     other(*calls[0])
 
 
+def test_an_aggregator_goes_on_with_the_arguments_of_now():
+    """What was saved of an aggregator held its arguments, which took the place of new ones."""
+    pytest.importorskip("torchjd")
+    calls = [[[torch.randn(5)], [torch.randn(5)]] for _ in range(2)]
+    before, after, fresh = (GradientModulation(f"torchjd:CAGrad(c={c})") for c in (0.4, 0.9, 0.9))
+    before(*calls[0])
+    after.load_state_dict(before.state_dict())
+    assert torch.equal(after(*calls[1])[0], fresh(*calls[1])[0])
+    assert not torch.equal(before(*calls[1])[0], fresh(*calls[1])[0])
+
+
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("granularity", GRANULARITIES)
 def test_decisions_stay_on_the_device(rule, granularity):

@@ -57,7 +57,10 @@ def test_exporting_again_replaces_the_model(results, tmp_path):
     assert (folder / "notes.txt").read_text() == "mine"
 
 
-@pytest.mark.parametrize("name", ["README.md", "config.json", "custom.py", "hyperparams.yaml"])
+@pytest.mark.parametrize(
+    "name",
+    ["README.md", "config.json", "custom.py", "hyperparams.yaml", "model.onnx", "encoder.ckpt", "model.safetensors"],
+)
 def test_files_of_somebody_else_are_never_replaced(results, tmp_path, name):
     """An export into a project's folder deleted its hyperparams.yaml and custom.py and wrote over its README."""
     folder = tmp_path / "project"

@@ -309,3 +309,33 @@ def test_a_saved_network_is_the_same_with_an_option(default, tmp_path, network):
     whole = Experiment(default, {"network": network})
     whole.save(saved)
     assert read_yaml(Experiment(saved, {"lr": whole.settings["lr"]}).text, saved) == read_yaml(whole.text, saved)
+
+
+def test_a_network_whose_references_cannot_move_is_saved_resolved(repository, tmp_path):
+    """An included file that includes another, and a nested override, made the saved experiment take no option at all."""
+    text = (repository / "hparams/unified.yaml").read_text(encoding="utf-8")
+    small = (repository / "hparams/networks/tfdprnn-small.yaml").read_text(encoding="utf-8")
+    (tmp_path / "networks").mkdir()
+    (tmp_path / "networks/sizes.yaml").write_text("channels: 8\n")
+    nested = small.replace("channels: !ref <channels>", "channels: !ref <sizes[channels]>")
+    (tmp_path / "networks/nested.yaml").write_text("sizes: !include:sizes.yaml\n" + nested)
+    (tmp_path / "networks/dashed.yaml").write_text(
+        small.replace("num_layers", "num-layers", 1).replace("<num_layers>", "<num-layers>")
+    )
+    (tmp_path / "small.yaml").write_text(small)
+    saved = tmp_path / "elsewhere" / "hyperparams.yaml"
+    saved.parent.mkdir()
+    for network in ("nested", "dashed"):
+        (tmp_path / "unified.yaml").write_text(text)
+        whole = Experiment(tmp_path / "unified.yaml", {"network": network})
+        whole.save(saved)
+        again = Experiment(saved, {"lr": 0.0007})
+        assert again.settings["lr"] == 0.0007 and count_speakers(again.build()["modules"]) == 2
+
+
+def test_scenes_may_hold_a_reference(default, tmp_path):
+    text = default.read_text(encoding="utf-8").replace("!include:networks", f"!include:{default.parent}/networks")
+    text = text.replace("scenes:", "share: 0.5\nscenes:", 1)
+    file = tmp_path / "unified.yaml"
+    file.write_text(text.replace("    rooms: 0 ", "    rooms: !ref <share> ", 1))
+    assert "!ref <share>" in file.read_text() and Experiment(file).settings["scenes"]["rooms"] == 0.5

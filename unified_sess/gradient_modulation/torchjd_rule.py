@@ -74,7 +74,8 @@ class TorchJDRule:
 
     def state_dict(self) -> dict[str, Any]:
         """How often it was called, and what the aggregator of each group remembers."""
-        return {"calls": self.calls, "memories": {group: _memory(one) for group, one in self.aggregators.items()}}
+        memories = {group: _memory(one, self.make()) for group, one in self.aggregators.items()}
+        return {"calls": self.calls, "memories": memories}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on with a saved state; aggregators that keep what cannot be saved start anew."""
@@ -90,23 +91,44 @@ class TorchJDRule:
             self.aggregators[group] = self.make().to(matrix.device)
             for part, memory in zip(self.aggregators[group].modules(), self._remembered.get(group, ())):
                 for name, value in memory.items():
+                    if isinstance(value, tuple) and value and isinstance(value[0], torch.Tensor):
+                        value = value[0] if value[1] else value[0].to(matrix.device)
                     setattr(part, name, value)
         return self.aggregators[group](matrix)
 
 
-def _memory(aggregator: torch.nn.Module) -> list[dict[str, Any]] | None:
-    """Plain attributes and buffers of each part of an aggregator; None where it has others, such as a solver."""
+def _memory(aggregator: torch.nn.Module, fresh: torch.nn.Module) -> list[dict[str, Any]] | None:
+    """What each part of an aggregator holds otherwise than a fresh one; None where that is no plain value.
+
+    A tensor stands on the CPU, beside whether it was there.
+    """
+    memory: list[dict[str, Any]] = []
+    for part, new in zip(aggregator.modules(), fresh.modules()):
+        before, now = _attributes(new), _attributes(part)
+        changed = {name: value for name, value in now.items() if name not in before or not _alike(value, before[name])}
+        if not all(map(_is_plain, changed.values())):
+            return None
+        memory.append({k: (v.cpu(), v.is_cpu) if isinstance(v, torch.Tensor) else v for k, v in changed.items()})
+    return memory
+
+
+def _attributes(part):
     inside = set(vars(torch.nn.Module()))
-    parts = []
-    for part in aggregator.modules():
-        own = {name: value for name, value in vars(part).items() if name not in inside}
-        parts.append(
-            {k: v for k, v in own.items() if not isinstance(v, FunctionType)} | dict(part.named_buffers(recurse=False))
+    own = {name: value for name, value in vars(part).items() if name not in inside}
+    return {k: v for k, v in own.items() if not isinstance(v, FunctionType)} | dict(part.named_buffers(recurse=False))
+
+
+def _alike(value, other):
+    if isinstance(value, torch.Tensor) or isinstance(other, torch.Tensor):
+        return (
+            isinstance(value, torch.Tensor)
+            and isinstance(other, torch.Tensor)
+            and torch.equal(value.cpu(), other.cpu())
         )
-    return parts if all(_is_plain(value) for part in parts for value in part.values()) else None
+    return value is other or (_is_plain(value) and type(value) is type(other) and value == other)
 
 
-def _is_plain(value: object) -> bool:
+def _is_plain(value):
     if isinstance(value, (tuple, list)):
         return all(map(_is_plain, value))
     return value is None or isinstance(value, (torch.Tensor, torch.dtype, torch.device, str, bool, int, float))

@@ -12,7 +12,7 @@ from speechbrain.utils.logger import get_logger
 
 from unified_sess.model_io.model_card import MEASURES, evaluations_of, read_evaluations, write_model_card
 from unified_sess.model_io.model_files import is_exported, load_model, save_model
-from unified_sess.model_io.model_folder import CONFIG, ONNX, ModelConfig
+from unified_sess.model_io.model_folder import CONFIG, ONNX, WEIGHTS, ModelConfig
 from unified_sess.model_io.module_tree import TreeDumper, as_yaml
 from unified_sess.model_io.onnx_export import to_onnx
 from unified_sess.model_io.results_folder import load_trained_network
@@ -144,11 +144,11 @@ def export(
     writable_folder(folder)
     for name in FILES:
         (folder / name).unlink(missing_ok=True)
+    write_model_card(folder, config, modules, evaluations, notes=notes)
     if not plain:
         _write_for_speechbrain(folder, config, modules)
     if as_onnx is not None:
         _write(folder / ONNX, as_onnx)
-    write_model_card(folder, config, modules, evaluations, notes=notes)
     save_model(folder, config, modules)
     if not evaluations:
         logger.warning(f"{results} has no {MEASURES}: the model card carries no numbers")
@@ -159,10 +159,19 @@ def _check_is_ours(folder):
     """`UserError` where a folder that holds no model of ours has files under the names of one."""
     if is_exported(folder):
         return
-    for name, words in OURS.items():
-        path = folder / name
-        if path.exists() and words not in path.read_text(encoding="utf-8", errors="replace"):
-            raise UserError(f"{path} was not written by an export, which would replace it: give another folder")
+    there = [folder / name for name in (*OURS, *FILES, WEIGHTS) if (folder / name).exists()]
+    texts = {path: _is_of_an_export(path) for path in there if path.name in OURS}
+    # Of an export that was killed, its card at least is there.
+    foreign = [path for path in there if not texts.get(path, any(texts.values()))]
+    if foreign:
+        raise UserError(f"{foreign[0]} was not written by an export, which would replace it: give another folder")
+
+
+def _is_of_an_export(path):
+    try:
+        return OURS[path.name] in path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
 
 
 def _write(path, data):

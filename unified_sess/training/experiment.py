@@ -24,7 +24,8 @@ NO_ENHANCER = "enhancer: !new:unified_sess.network.NoEnhancer  # none: the separ
 RESOLVED_FROM = "# Resolved from"
 SOURCE_FOLLOWS = "# With options, train.py takes the same experiment before its references were resolved:"
 SOURCE_LINE = "#| "
-REFERENCE = re.compile(r"<(\w+)")  # of `!ref <name>`, `!ref <name[part]> // 2`
+INCLUDING = re.compile(r"^[^#\n]*!include:", re.MULTILINE)
+REFERENCE = re.compile(r"<([^<>\[\]]+)(?=[\[>])")  # of `!ref <name>`, `!ref <name[part]> // 2`
 
 
 class Experiment:
@@ -143,7 +144,7 @@ class Experiment:
         Raises
         ------
         UserError
-            When a part cannot be built, a module is missing or the network contradicts `num_spks` or `step_weight`.
+            When a part cannot be built, a module is missing or the network contradicts `num_spks`.
         """
         hparams = build_yaml(self.text, self.path)
         hparams |= {name: self.settings[name] for name in SETTINGS if name in self.settings}
@@ -156,11 +157,6 @@ class Experiment:
             raise UserError(
                 f"the network gives {speakers} sources but num_spks is {hparams['num_spks']}: "
                 "pass num_spks into the network file (num_spks: !ref <num_spks>) or change num_spks"
-            )
-        if self.settings.get("step_weight") and not hasattr(modules["masknet"], "steps"):
-            raise UserError(
-                f"step_weight is {self.settings['step_weight']:g}, but the separator does not work in steps as those of "
-                "SepReformer and bandsplit-small do: give --step_weight 0, or another --network"
             )
         return hparams
 
@@ -205,21 +201,34 @@ def _resolve(text, overrides, path):
             tree[name].update(_as_words(value, words))
         else:
             tree[name] = _as_words(value, words)
-    stream = io.StringIO(_dumped(yaml, tree))
-    stream.name = str(path)  # includes are found beside the file
-    resolved = yaml.load(resolve_references(stream).getvalue())
+    resolved = _resolved(tree, path, yaml)
     if "network" in tree:  # an included file may change until the experiment runs again
         tree["network"] = _with_its_file(tree["network"], Path(path).parent)
+        if tree["network"] is None or _plain(_resolved(tree, path, yaml)) != _plain(resolved):
+            tree["network"] = resolved["network"]  # its references cannot stand in another file
     texts = {word: value for value, word in words.items()}
     return tuple(_dumped(yaml, _as_texts(part, texts, set())) for part in (resolved, tree))
 
 
+def _resolved(tree, path, yaml):
+    stream = io.StringIO(_dumped(yaml, tree))
+    stream.name = str(path)  # includes are found beside the file
+    return yaml.load(resolve_references(stream).getvalue())
+
+
+def _plain(tree):
+    return read_yaml(_dumped(YAML(), tree), "")
+
+
 def _with_its_file(node, folder):
-    """A network with the file that it includes in its place, whose references now lead into `network`."""
+    """A network with the file that it includes in its place, whose references now lead into `network`; None if not alone."""
     kind, _, name = str(getattr(node, "tag", None) and node.tag.value or "").partition(":")
     if kind != "!include":
         return node
-    content = YAML().load((folder / name).read_text(encoding="utf-8"))
+    text = (folder / name).read_text(encoding="utf-8")
+    if INCLUDING.search(text):
+        return None
+    content = YAML().load(text)
     _lead(content, lambda text: REFERENCE.sub(r"<network[\1]", text), set())
     if isinstance(node, dict):
         for key, value in node.items():

@@ -17,7 +17,7 @@ from unified_sess.gradient_modulation import GradientModulation
 from unified_sess.losses import SEPARATION_LOSSES
 from unified_sess.network import ENHANCED_FROM, MODULE_NAMES
 from unified_sess.utils.errors import UserError
-from unified_sess.utils.yaml_files import read_yaml
+from unified_sess.utils.yaml_files import UnknownTag, read_yaml
 
 NULL_WORDS = ("null", "~")
 TRUE_WORDS, FALSE_WORDS = ("true", "yes", "on"), ("false", "no", "off")
@@ -122,7 +122,8 @@ class SceneMapping(Setting):
         if not isinstance(value, dict):
             self._refuse(name, value)
         _refuse_missing_blanks(name, value)
-        read_options(value)
+        if not any(isinstance(option, UnknownTag) for option in value.values()):  # a reference, not resolved yet
+            read_options(value)
         return dict(value)
 
 

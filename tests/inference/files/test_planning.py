@@ -51,6 +51,7 @@ def test_folders_that_a_glob_matches_are_searched_through(tmp_path):
     plan = find_recordings([str(tmp_path / "*")], tmp_path / "out")
     assert names(plan) == ["a", "b", "deep/c"] and not plan.problems and not plan.notes
     assert names(find_recordings([str(tmp_path / "**")], tmp_path / "elsewhere")) == ["a", "b", "c", "d"]
+    assert names(find_recordings([str(tmp_path / "**/dee*")], tmp_path / "elsewhere")) == ["c"]
     (tmp_path / "empty").mkdir()
     (line,) = find_recordings([str(tmp_path / "e*")], tmp_path / "out").problems
     assert "no audio file matches" in line
@@ -69,6 +70,9 @@ def test_standard_input_does_not_share_results_with_a_file_of_its_name(tmp_path)
     piped = Job(Path("/proc/self/fd/9"), Path(), "stdin", "standard input")
     assert names(find_recordings([tmp_path], tmp_path / "out", [piped])) == ["stdin", "stdin_wav"]
     assert [in_shard(piped, (k, 3)) for k in (1, 2, 3)] == [True, False, False]
+    write(tmp_path / "deep/er/stdin.wav")
+    found = names(find_recordings([tmp_path / "stdin.wav", tmp_path / "deep/er/stdin.wav"], tmp_path / "out", [piped]))
+    assert found == ["deep/er/stdin", "stdin", "stdin_wav"]
 
 
 def test_links_are_followed_without_loops_and_nothing_twice(tmp_path):

@@ -189,6 +189,27 @@ def test_an_rttm_file_of_other_options_is_not_taken_for_ones_own(recording, caps
     assert (recording.parent / "out/a.rttm").read_text() == turns
 
 
+def test_an_rttm_file_that_an_old_mark_names_may_have_been_changed(recording):
+    """Older marks name an RTTM file without its content: one edited by hand was written over, unasked."""
+    separated(recording, rttm=True)
+    out = recording.parent / "out"
+    for path in out.glob("*.wav"):  # as older versions left them
+        signal, rate = soundfile.read(path, dtype="int16")
+        mark = read_mark(path)
+        with soundfile.SoundFile(path, "w", rate, 1, "PCM_16") as file:
+            file.comment = mark._replace(rttm="").comment()
+            file.write(signal)
+    turns = (out / "a.rttm").read_text()
+    separated(recording, rttm=True)  # kept
+    (out / "a.rttm").write_text("edited")
+    separated(recording, noise=True)
+    assert (out / "a.rttm").read_text() == "edited" and "rttm" not in read_mark(out / "a_noise.wav").kinds
+    separated(recording, passes=2, overwrite=True)
+    assert (out / "a.rttm").read_text() == "edited"
+    separated(recording, rttm=True, overwrite=True)
+    assert (out / "a.rttm").read_text() == turns
+
+
 def test_people_of_another_model_do_not_stay_beside_the_new_ones(recording):
     separated(recording, model=GainModel(0.5, 0.3, 0.2))
     (recording.parent / "out/a_s4.wav").write_bytes(recording.read_bytes())  # not ours

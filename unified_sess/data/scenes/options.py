@@ -97,7 +97,7 @@ class SceneOptions:
             raise UserError(f"scenes: early_target must be True or False, not {self.early_target}")
         for name in ("pause", "level_difference"):
             value = getattr(self, name)
-            if (value is not None or name == "pause") and not 0 <= _number(name, value) < math.inf:
+            if (value is not None or (name == "pause" and self.turns)) and not 0 <= _number(name, value) < math.inf:
                 raise UserError(f"scenes: {name} must be at least 0, not {value}")
 
     @property

@@ -37,8 +37,13 @@ class Mark(NamedTuple):
     rttm: str = ""
 
     def vouches_for(self, text_digest: str) -> bool:
-        """Whether an RTTM file of this content is of the same separation."""
-        return RTTM in self.kinds and self.rttm in ("", text_digest)
+        """Whether an RTTM file of this content is of the same separation; marks of older versions cannot tell."""
+        return RTTM in self.kinds and self.rttm == text_digest
+
+    @property
+    def of_some_rttm(self) -> bool:
+        """Whether an older version wrote an RTTM file beside it, of whatever content."""
+        return RTTM in self.kinds and not self.rttm
 
     def comment(self) -> str:
         """The mark as the text of a comment field; `read_mark` reads it back.

@@ -106,7 +106,8 @@ def _expand(path, output_dir, left_out):
     matches = sorted(glob.glob(path, recursive=True))
     files = _without_results(_audio([Path(m) for m in matches if os.path.isfile(m)], left_out), left_out)
     jobs = {os.path.realpath(file): _job(file) for file in files}
-    folders = [] if "**" in path else filter(os.path.isdir, matches)  # `**` has found their files already
+    # What ends in `**` has found their files already.
+    folders = [] if os.path.basename(path) == "**" else filter(os.path.isdir, matches)
     for folder in folders:  # searched through, as if it were named itself
         for file in _without_results(_audio(_walk(folder, output_dir, left_out), left_out), left_out):
             jobs.setdefault(os.path.realpath(file), _job(file, file.parent.relative_to(folder)))
@@ -218,5 +219,7 @@ def _with_extension(job, same):
 
 
 def _with_folder(job, same):
-    common = os.path.commonpath([os.path.realpath(other.source.parent) for other in same])
+    if job.label:  # standard input lies in no folder
+        return job
+    common = os.path.commonpath([os.path.realpath(other.source.parent) for other in same if not other.label])
     return job._replace(folder=Path(os.path.relpath(os.path.realpath(job.source.parent), common)) / job.folder)

@@ -63,12 +63,14 @@ class ResultFiles:
         # A file of somebody else stands in the way of its name alone, a result of something else always.
         wanted = {kind for kind in marks if SPEAKER.fullmatch(kind)} | set(extras)
         stale = {k: mark for k, mark in marks.items() if k not in own and (mark is not None or k in wanted)}
-        made, others_rttm = set(own), ""
+        made, others_rttm, old_rttm = set(own), "", ""
         if text := self._rttm_digest():
             owner = next((mark for mark in own.values() if mark.vouches_for(text)), None)
             former = next((mark for mark in stale.values() if mark is not None and mark.vouches_for(text)), None)
             if owner is not None:
                 made.add(RTTM)
+            elif any(mark.of_some_rttm for mark in own.values()):
+                old_rttm = text
             elif self._is_of_another_format(text, speakers):
                 others_rttm = "" if overwrite else text
             elif former is not None:
@@ -78,9 +80,10 @@ class ResultFiles:
         if stale and not overwrite:
             self._refuse(*next(iter(stale.items())))
         people = {kind for mark in own.values() for kind in mark.kinds if SPEAKER.fullmatch(kind)}
-        whole = bool(own) and not overwrite and people | set(extras) <= made
+        there = made | ({RTTM} if old_rttm else set())
+        whole = bool(own) and not overwrite and people | set(extras) <= there
         gone = [self.path(kind) for kind, mark in stale.items() if mark is not None]
-        return Found(whole, people | made, gone, others_rttm)
+        return Found(whole, people | made, gone, others_rttm, old_rttm)
 
     def refuse_rttm(self) -> None:
         """Raise the `UserError` for an RTTM file that is of results in another format, made otherwise."""
@@ -135,12 +138,16 @@ class Found:
         Kinds that are there of the same recording, model and options.
     stale : list of Path
         Results of something else, which the new ones replace.
-    others_rttm : str
-        `text_digest` of an RTTM file that is of results in another format too, and must stay as it is; else empty.
+    others_rttm, old_rttm : str
+        `text_digest` of an RTTM file that is of results in another format too, and must stay as it is; of one that an older
+        version may have written, or somebody changed since; else empty.
     """
 
-    def __init__(self, whole: bool, kinds: set[str], stale: list[Path], others_rttm: str = "") -> None:
-        self.whole, self.kinds, self.stale, self.others_rttm = whole, kinds, stale, others_rttm
+    def __init__(
+        self, whole: bool, kinds: set[str], stale: list[Path], others_rttm: str = "", old_rttm: str = ""
+    ) -> None:
+        self.whole, self.kinds, self.stale = whole, kinds, stale
+        self.others_rttm, self.old_rttm = others_rttm, old_rttm
 
 
 class NewFiles:

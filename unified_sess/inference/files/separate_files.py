@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import operator
 import os
 import sys
 import tempfile
@@ -101,7 +102,7 @@ class Options(NamedTuple):
             "voices": None if self.fixed_order else voices_digest(self.voices),
             "normalize": self.normalize,
             "num_spks": self.num_spks,
-            "channel": self.channel,
+            "channel": self.channel if self.channel in (None, "mean") else operator.index(self.channel),
             "stream": self.stream or 1,
             "subtype": subtype,
             "effort": self.effort,
@@ -359,6 +360,8 @@ def separate_recording(
         chosen = tracks.active if options.num_spks is None else tracks.loudest(options.num_spks)
         people = [f"s{k + 1}" for k in range(int(chosen.sum()))]
         kinds, turns = [*people, *extras], rttm(tracks.powers[:, chosen], results.name)
+        if RTTM not in kinds and text_digest(turns) == found.old_rttm:
+            kinds.append(RTTM)
         turns_digest = text_digest(turns) if RTTM in kinds else ""
         if turns_digest and found.others_rttm not in ("", turns_digest):
             results.refuse_rttm()
