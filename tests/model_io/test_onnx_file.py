@@ -55,6 +55,23 @@ def test_weights_outside_of_the_file(location):
     refused(model(constant, identity("w")), "keeps weights outside")
 
 
+def test_a_field_that_is_another_one_in_32_bits():
+    """Field numbers with a bit that readers drop hid weights outside, which onnxruntime then read, and loops."""
+
+    def field(tag, content, hidden=False):
+        head = bytes([tag | 0x80, 0x80, 0x80, 0x80, 0x10]) if hidden else bytes([tag])
+        size = len(content)
+        return head + (bytes([size]) if size < 128 else bytes([size & 127 | 128, size >> 7])) + content
+
+    tensor = onnx.TensorProto(name="w", dims=[4], data_type=FLOAT).SerializeToString()
+    place = onnx.StringStringEntryProto(key="location", value="weights.bin").SerializeToString()
+    external = field(13 << 3 | 2, place, hidden=True) + bytes([14 << 3 | 0x80, 0x80, 0x80, 0x80, 0x10, 1])
+    made = model(identity("w"))
+    graph = made.graph.SerializeToString() + field(5 << 3 | 2, tensor + external)
+    made.ClearField("graph")
+    refused(made.SerializeToString() + field(7 << 3 | 2, graph), "no ONNX file")
+
+
 def test_no_graph_in_the_graph_and_no_function():
     inner = onnx.helper.make_graph([], "inner", [], [])
     for attribute in (inner, [inner]):

@@ -193,6 +193,8 @@ def _fields(message: memoryview) -> Iterator[tuple[int, memoryview | int]]:
     position = 0
     while position < len(message):
         tag, position = _varint(message, position, 5)
+        if tag >= 2**32:  # of which readers keep 32 bits: it would be another field to them
+            raise ValueError
         kind = tag & 7
         if kind == 0:
             value, position = _varint(message, position, 10)
