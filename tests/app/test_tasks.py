@@ -34,6 +34,19 @@ def test_who_waits_knows_how_many_are_before_and_can_leave():
         assert tasks[2].result() is True
 
 
+def test_tidying_up_is_nothing_that_people_wait_for():
+    """Deletions of results were counted as recordings: a visitor who pressed buttons locked all others out."""
+    go = threading.Event()
+    with TaskQueue() as queue:
+        queue.submit(lambda task: go.wait(60))
+        for _ in range(30):
+            queue.submit(lambda task: None, counts=False)
+        last = queue.submit(lambda task: True)
+        assert queue.length() == 2 and queue.before(last) == 1
+        go.set()
+        assert last.result() is True
+
+
 def test_a_running_task_hears_that_it_is_cancelled():
     begun = threading.Event()
 

@@ -85,9 +85,13 @@ def build_page(sessions: Sessions) -> gr.Blocks:
         separate.click(run, [file, spoken, model, people, effort, passes], outputs, concurrency_limit=None, **private)
         cancel.click(stop, queue=False, **private)
         model.change(chosen, model, [people, effort], queue=False, **private)
+
+        def given(path, request: gr.Request):
+            sessions.uploaded(_session(request), path)
+
         # The sound that was given last counts.
-        file.upload(lambda: None, outputs=spoken, queue=False, **private)
-        spoken.stop_recording(lambda: None, outputs=file, queue=False, **private)
+        file.upload(given, file, spoken, queue=False, **private)
+        spoken.stop_recording(given, spoken, file, queue=False, **private)
         page.unload(close)
     return page
 

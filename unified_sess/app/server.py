@@ -2,6 +2,8 @@
 
 import contextlib
 import importlib.util
+import logging
+import math
 import os
 import socket
 import tempfile
@@ -51,7 +53,7 @@ def serve(
     UserError
         Where Gradio is missing, the address is taken, a model cannot be loaded, or voices do not decide with it.
     """
-    if not max_size > 0:
+    if not 0 < max_size < math.inf:
         raise UserError(f"--max-size {max_size:g}: give a number of MB above 0")
     if importlib.util.find_spec("gradio") is None:
         raise UserError("the page needs Gradio: pip install gradio (the extra `app`)")
@@ -71,7 +73,7 @@ def _listen(host, port):
     """A socket that listens on an address."""
     try:
         family, _, _, _, place = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)[0]
-    except OSError:
+    except (OSError, UnicodeError):
         raise UserError(
             f"--host {host} is no address of this machine: 127.0.0.1 serves it alone, 0.0.0.0 all"
         ) from None
@@ -120,5 +122,9 @@ def _server(networks, folder, queue, voices, max_size):
     options = {"theme": THEME, "css": CSS, "max_file_size": round(max_size * 1e6), "run_history": False}
     plain = {"footer_links": [], "ssr_mode": False, "mcp_server": False, "enable_monitoring": False, "pwa": False}
     application = gradio.mount_gradio_app(FastAPI(openapi_url=None), page, path="/", **options, **plain)
-    config = uvicorn.Config(application, log_level="warning", timeout_graceful_shutdown=PATIENCE)
-    return uvicorn.Server(config)
+    # Only of a page that was launched does Gradio refuse files that nobody uploaded; a mounted one would read any.
+    page.has_launched = True
+    server = uvicorn.Server(uvicorn.Config(application, log_level="warning", timeout_graceful_shutdown=PATIENCE))
+    # Tabs that are open when the page ends are cut off, each with a traceback.
+    logging.getLogger("uvicorn.error").addFilter(lambda record: not server.should_exit)
+    return server

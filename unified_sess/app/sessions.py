@@ -46,7 +46,7 @@ class Sessions:
         self.models, self.folder, self.queue, self.voices = models, folder, queue, voices
         self._tasks: dict[str, Task] = {}
         self._folders: dict[str, Path] = {}
-        self._uploads: dict[str, set[Path]] = {}
+        self._users: dict[Path, set[str]] = {}  # of each upload: what two tabs upload alike is one file
 
     async def separate(
         self,
@@ -68,7 +68,7 @@ class Sessions:
         self._forget_results(session)
         folder = self._folders[session] = Path(tempfile.mkdtemp(prefix="results-", dir=self.folder))
         upload, network = Path(path), self.models[model]
-        self._uploads.setdefault(session, set()).add(upload)
+        self.uploaded(session, path)
         choices = num_spks or None, effort or None, passes
         task = self.queue.submit(lambda task: separate_for_page(network, upload, folder, *choices, task, self.voices))
         self._tasks[session] = task
@@ -81,6 +81,11 @@ class Sessions:
             await asyncio.sleep(PAUSE)
         yield _end_of(task)
 
+    def uploaded(self, session: str, path: str | None) -> None:
+        """A tab has uploaded a file, which stays as long as a tab that has is open."""
+        if path:
+            self._users.setdefault(Path(path), set()).add(session)
+
     def cancel(self, session: str) -> None:
         """End the task of a session."""
         if session in self._tasks:
@@ -91,15 +96,18 @@ class Sessions:
         self.cancel(session)
         self._tasks.pop(session, None)
         self._forget_results(session)
-        for upload in self._uploads.pop(session, ()):
-            if upload.is_relative_to(self.folder):
-                shutil.rmtree(upload.parent, ignore_errors=True)
+        for upload, users in list(self._users.items()):
+            users.discard(session)
+            if not users:
+                del self._users[upload]
+                if upload.is_relative_to(self.folder):
+                    shutil.rmtree(upload.parent, ignore_errors=True)
 
     def _forget_results(self, session):
         folder = self._folders.pop(session, None)
         if folder is not None:
             # Behind a task that may still write there.
-            self.queue.submit(lambda task: shutil.rmtree(folder, ignore_errors=True))
+            self.queue.submit(lambda task: shutil.rmtree(folder, ignore_errors=True), counts=False)
 
     def _progress(self, task):
         if task.cancelled:

@@ -17,10 +17,12 @@ class Task:
         What the work is at, for the user.
     share : float
         How much of it is done, from 0 to 1.
+    counts : bool
+        Whether people wait for it; tidying up does not count.
     """
 
-    def __init__(self) -> None:
-        self.stop = threading.Event()
+    def __init__(self, counts: bool = True) -> None:
+        self.stop, self.counts = threading.Event(), counts
         self.doing, self.share = "", 0.0
         self.future: Future = Future()
 
@@ -70,19 +72,19 @@ class TaskQueue:
             task.cancel()
         self._pool.shutdown()
 
-    def submit(self, work: Callable[[Task], Any]) -> Task:
-        """Append a work, which is called with its task."""
-        task = Task()
+    def submit(self, work: Callable[[Task], Any], counts: bool = True) -> Task:
+        """Append a work, which is called with its task; see `Task` for whether it counts."""
+        task = Task(counts)
         self._tasks = [other for other in self._tasks if not other.ended]
         task.future = self._pool.submit(work, task)
         self._tasks.append(task)
         return task
 
     def length(self) -> int:
-        """How many tasks wait or run."""
-        return sum(not task.ended for task in self._tasks)
+        """How many tasks that count wait or run."""
+        return sum(task.counts and not task.ended for task in self._tasks)
 
     def before(self, task: Task) -> int:
-        """How many tasks must end until this one runs; 0 when it runs."""
-        unfinished = [other for other in self._tasks if other is task or not other.ended]
+        """How many tasks that count must end until this one runs; 0 when it runs."""
+        unfinished = [other for other in self._tasks if other is task or other.counts and not other.ended]
         return unfinished.index(task) if task in unfinished else 0
