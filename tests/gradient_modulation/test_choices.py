@@ -109,3 +109,37 @@ def test_torchjd_s_rules_of_the_ablation_run_with_the_extra(name):
         pytest.importorskip(module)
     merged = GradientModulation(f"torchjd:{name}", "global")([torch.tensor([-0.5, 1.0])], [torch.tensor([1.0, 0.0])])
     assert merged[0].shape == (2,) and merged[0].isfinite().all() and merged[0].abs().sum() > 0
+
+
+G32 = [torch.tensor([-1.0, 1.0, 2.0])]
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda m: m(G32, [torch.tensor([1.0])]), "shapes \\[3\\] \\(SE\\) and \\[1\\] \\(SS\\)"),
+        (lambda m: [m(G32, G32), m(2 * G32, 2 * G32)], "2 parameters where there were 1: call reset"),
+        (lambda m: m(2 * G32, 2 * G32, preconditioner=G32), "1 factors for 2 SE and 2 SS"),
+        (lambda m: m([torch.ones(2, dtype=torch.complex64)], [torch.ones(2, dtype=torch.complex64)]), "complex"),
+    ],
+)
+def test_gradients_that_do_not_fit_are_refused(call, says):
+    """Another shape was spread over the gradient, other numbers of tensors mixed up the statistics, in silence."""
+    with pytest.raises(ModulationError, match=says):
+        call(GradientModulation("gm"))
+
+
+def test_the_wider_of_two_kinds_of_numbers_is_kept():
+    """Half precision of one task made the other's gradient infinite."""
+    (merged,) = GradientModulation("gm")([torch.ones(2, dtype=torch.float16)], [torch.full((2,), 1e6)])
+    assert merged.dtype == torch.float32 and merged.tolist() == [1000001.0, 1000001.0]
+    a, b = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])
+    (merged, other) = GradientModulation("gm")([a, a], [b, b], preconditioner=[None, torch.ones(2)])
+    assert merged.tolist() == other.tolist() == [1.0, 1.0]
+
+
+def test_statistics_without_names_say_nothing_of_modules():
+    plain, of_modules = GradientModulation("gm"), GradientModulation("gm", "module", names=None)
+    plain(G32, G32)
+    of_modules.load_state_dict(plain.state_dict())
+    assert of_modules.statistics()["conflict_rate"] is None

@@ -73,6 +73,9 @@ ENHANCERS = {
     "8192 squared": node(f"{LOBES}.SBRNNBlock", input_size=8192, hidden_channels=8192, num_layers=1),
     "layers of layers": dual_path(64, 64),
     "as many layers as may be": dual_path(14, 32),
+    "layers in lists of an argument that is none": node(
+        "unified_sess.network.NoEnhancer", bands=[[dual_path(8, 8)] * 60] * 60
+    ),
     "nested modules": nested(300),
     "nested lists": node("unified_sess.network.NoEnhancer", bands=json.loads("[" * 400 + "1" + "]" * 400)),
     "not a number": node("unified_sess.network.NoEnhancer", hidden=float("nan")),

@@ -214,6 +214,25 @@ def test_round_trip(random_model, tmp_path):
     assert not third.mods.encoder.conv1d.weight.any()
 
 
+def test_a_model_is_saved_over_another_one_whole_or_not_at_all(random_model, folder, tmp_path):
+    """A model that could not be saved took the config.json of the folder with it; one that could left two models there."""
+    export(random_model, folder)
+    model = UnifiedSeparation.from_pretrained(random_model)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert {"hyperparams.yaml", "encoder.ckpt"} <= set(before)
+    unsaved = UnifiedSeparation(model.mods, {"num_spks": 2, "sample_rate": 8000})
+    with pytest.raises(UserError, match="use unified-sess export"):
+        unsaved.save_pretrained(folder)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    model.save_pretrained(folder)
+    assert {path.name for path in folder.iterdir()} == PLAIN
+    (tmp_path / "project").mkdir()
+    (tmp_path / "project/config.json").write_text("mine")
+    with pytest.raises(UserError, match="was not written by an export"):
+        model.save_pretrained(tmp_path / "project")
+    assert (tmp_path / "project/config.json").read_text() == "mine"
+
+
 def test_the_silence_threshold_is_kept(folder, tmp_path):
     assert UnifiedSeparation.from_pretrained(folder).config.silence_threshold is None
     change(folder, silence_threshold=-25)

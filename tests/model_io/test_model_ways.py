@@ -193,7 +193,7 @@ class _Bomb:
         (node("speechbrain.lobes.models.dual_path.SBRNNBlock", rnn_type="logging"), "rnn_type"),
         (node("speechbrain.lobes.models.dual_path.Encoder", kernel_size=2, out_channels=10**9), "1000000000"),
         (node("speechbrain.lobes.models.dual_path.Encoder", colour=3), "may not set"),
-        (node("speechbrain.lobes.models.dual_path.Encoder", colour="red"), "cannot be built"),
+        (node("speechbrain.lobes.models.dual_path.Encoder", colour="red"), "does not take"),
         ("unified_sess.network.NoEnhancer", "class"),
     ],
 )

@@ -199,8 +199,8 @@ class GradientModulation:
         scale : float or torch.Tensor
             Factor that both gradients carry (loss scale of mixed precision); only the statistics divide by it.
         preconditioner : list of torch.Tensor
-            Positive factors of each gradient, such as Adam's: conflict is that of the gradients times these, which is
-            where the weights go, and what is projected too. Not for TorchJD.
+            Positive factors of each gradient, such as Adam's, None for 1: conflict is that of the gradients times these,
+            which is where the weights go, and what is projected too. Not for TorchJD.
 
         Returns
         -------
@@ -210,8 +210,9 @@ class GradientModulation:
         Raises
         ------
         ModulationError
-            When the lists are not of one length, the names are missing that granularity `module` needs, or TorchJD's
-            rule is given a preconditioner.
+            When the lists are not of one length, or of another than before, two gradients of one parameter are not of one
+            shape, gradients are complex, the names are missing that granularity `module` needs, or TorchJD's rule is given
+            a preconditioner.
         """
         if preconditioner is not None and self.aggregator is None:
             return self._merge_of_steps(se_grads, ss_grads, scale, preconditioner)
@@ -236,8 +237,12 @@ class GradientModulation:
         preconditioner: Gradients,
     ) -> list[torch.Tensor | None]:
         """Coefficients from the preconditioned gradients, which then merge the gradients themselves."""
+        if not len(se_grads) == len(ss_grads) == len(preconditioner):
+            raise ModulationError(
+                f"{len(preconditioner)} factors for {len(se_grads)} SE and {len(ss_grads)} SS gradients"
+            )
         steps = [
-            [None if g is None or f is None else g * f.to(g.dtype) for g, f in zip(gradients, preconditioner)]
+            [g if g is None or f is None else g * f.to(g.dtype) for g, f in zip(gradients, preconditioner)]
             for gradients in (se_grads, ss_grads)
         ]
         pair = self._measure(steps[0], steps[1], scale)
@@ -302,7 +307,8 @@ class GradientModulation:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on with a saved state; statistics of other tensors, and what another rule remembers, are left aside."""
-        self._sums = dict(state["sums"]) if self.names in (None, state["names"]) else {}
+        known = self.names in (None, state["names"]) and (not state["sums"] or self.granularity in state["sums"])
+        self._sums = dict(state["sums"]) if known else {}
         # Older checkpoints name no rule.
         of_another = _name(state.get("rule", self.rule)) != _name(self.rule)
         if self.aggregator is not None and "calls" in state and not of_another:
@@ -321,7 +327,18 @@ class GradientModulation:
             raise ModulationError(f"{len(se_grads)} SE and {len(ss_grads)} SS gradients for {len(names)} parameters")
         if self.granularity == "module" and self.names is None:
             raise ModulationError("granularity 'module' needs the names of the parameters: give them to bind")
-        either = [b if a is None else a for a, b in zip(se_grads, ss_grads)]
+        if self._sums and len(self._sums["tensor"]) != len(names):
+            raise ModulationError(
+                f"{len(names)} parameters where there were {len(self._sums['tensor'])}: call reset first"
+            )
+        for name, a, b in zip(names, se_grads, ss_grads):
+            if a is not None and b is not None and a.shape != b.shape:
+                raise ModulationError(
+                    f"gradients of {name} have the shapes {list(a.shape)} (SE) and {list(b.shape)} (SS)"
+                )
+        either = [_wider(a, b) for a, b in zip(se_grads, ss_grads)]
+        if any(g is not None and g.dtype.is_complex for g in either):
+            raise ModulationError("complex gradients: give their real and imaginary parts (torch.view_as_real)")
         if all(g is None for g in either):
             return None
         key = tuple(None if g is None else (g.shape, g.dtype, g.device) for g in either)
@@ -343,7 +360,14 @@ class GradientModulation:
         return (a[index] * ratio, b[index]), (c[index] * ratio, d[index])
 
 
-def _name(description):
+def _wider(a: torch.Tensor | None, b: torch.Tensor | None) -> torch.Tensor | None:
+    """Of two gradients that there are, the one whose numbers hold more."""
+    if a is None or b is None:
+        return b if a is None else a
+    return a if a.dtype == b.dtype or torch.promote_types(a.dtype, b.dtype) == a.dtype else b
+
+
+def _name(description: str) -> str:
     """`torchjd:NAME` of `torchjd:NAME(argument=value)`."""
     return description.partition("(")[0]
 

@@ -112,13 +112,13 @@ def _memory(aggregator: torch.nn.Module, fresh: torch.nn.Module) -> list[dict[st
     return memory
 
 
-def _attributes(part):
+def _attributes(part: torch.nn.Module) -> dict[str, Any]:
     inside = set(vars(torch.nn.Module()))
     own = {name: value for name, value in vars(part).items() if name not in inside}
     return {k: v for k, v in own.items() if not isinstance(v, FunctionType)} | dict(part.named_buffers(recurse=False))
 
 
-def _alike(value, other):
+def _alike(value: object, other: object) -> bool:
     if isinstance(value, torch.Tensor) or isinstance(other, torch.Tensor):
         return (
             isinstance(value, torch.Tensor)
@@ -128,7 +128,7 @@ def _alike(value, other):
     return value is other or (_is_plain(value) and type(value) is type(other) and value == other)
 
 
-def _is_plain(value):
+def _is_plain(value: object) -> bool:
     if isinstance(value, (tuple, list)):
         return all(map(_is_plain, value))
     return value is None or isinstance(value, (torch.Tensor, torch.dtype, torch.device, str, bool, int, float))

@@ -155,10 +155,22 @@ class UnifiedSeparation(
         model.config, model.name, model.evaluations = config, model_name(source), read_evaluations(folder)
         return model
 
+    def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> str | None:
+        """Write a model folder, in place of a model of ours that lies there; see `huggingface_hub.ModelHubMixin`.
+
+        Raises
+        ------
+        UserError
+            Where the model came from no exported folder, or the folder holds files that no export wrote.
+        """
+        from unified_sess.model_io.export import clear_model_folder
+
+        if self.config is None:  # before the hub's own class takes the old config.json away
+            raise UserError("this model was not loaded from an exported folder: use unified-sess export")
+        clear_model_folder(Path(save_directory))
+        return super().save_pretrained(save_directory, **kwargs)
+
     def _save_pretrained(self, save_directory):
         """What `save_pretrained` and `push_to_hub` write: `config.json`, `model.safetensors` and a model card."""
-        if self.config is None:
-            raise UserError("this model was not loaded from an exported folder: use unified-sess export")
+        write_model_card(save_directory, self.config, self.mods, self.evaluations)
         save_model(save_directory, self.config, self.mods)
-        if not (Path(save_directory) / "README.md").exists():
-            write_model_card(save_directory, self.config, self.mods, self.evaluations)

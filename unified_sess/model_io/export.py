@@ -142,17 +142,23 @@ def export(
         _write(folder, as_onnx)
         return folder
     writable_folder(folder)
-    for name in FILES:
-        (folder / name).unlink(missing_ok=True)
+    clear_model_folder(folder)
+    if as_onnx is not None:
+        _write(folder / ONNX, as_onnx)
     write_model_card(folder, config, modules, evaluations, notes=notes)
     if not plain:
         _write_for_speechbrain(folder, config, modules)
-    if as_onnx is not None:
-        _write(folder / ONNX, as_onnx)
     save_model(folder, config, modules)
     if not evaluations:
         logger.warning(f"{results} has no {MEASURES}: the model card carries no numbers")
     return folder
+
+
+def clear_model_folder(folder: Path) -> None:
+    """Delete the model that lies in a folder, card and weights excepted; `UserError` where it is none of ours."""
+    _check_is_ours(folder)
+    for name in FILES:
+        (folder / name).unlink(missing_ok=True)
 
 
 def _check_is_ours(folder):

@@ -4,6 +4,7 @@ A tree is a dictionary `{"class": dotted name, "args": {...}}` whose arguments a
 same tree becomes `config.json` and the `!new:` nodes of an exported `hyperparams.yaml`.
 """
 
+import functools
 import importlib
 import inspect
 import math
@@ -134,6 +135,10 @@ def check(tree: object, where: object, depth: int = 1) -> None:
         raise UserError(f"{where} nests deeper than {DEEPEST_TREE} levels, which no network needs")
     for name, value in tree["args"].items():
         _check_value(value, name, f"{where}.{str(name)[:LONGEST_TEXT]}", depth)
+    known = _arguments(new_name(tree["class"]))
+    unknown = [name for name in tree["args"] if name not in known]
+    if unknown and not any(each.kind is each.VAR_KEYWORD for each in known.values()):
+        raise UserError(f"{where} has the argument {str(unknown[0])[:LONGEST_TEXT]!r}, which its class does not take")
 
 
 def _check_value(value, name, where, depth):
@@ -160,15 +165,26 @@ def _count_layers(tree):
     """Layers that a tree builds, those inside other layers as often as these."""
     args = tree["args"]
     own = math.prod(args[name] for name in LAYERS if isinstance(args.get(name), int))
-    return own * (1 + sum(_count_layers(value) for value in args.values() if isinstance(value, dict)))
+    return own * (1 + sum(map(_count_inside, args.values())))
+
+
+def _count_inside(value):
+    if isinstance(value, list):
+        return sum(map(_count_inside, value))
+    return _count_layers(value) if isinstance(value, dict) else 0
+
+
+@functools.cache
+def _arguments(path):
+    """Names and defaults of the arguments of a class."""
+    module, _, name = path.rpartition(".")
+    return inspect.signature(getattr(importlib.import_module(module), name)).parameters
 
 
 def with_defaults(tree: dict) -> dict:
     """A checked tree with the defaults of the arguments it leaves out: equal for networks that compute the same."""
     path = new_name(tree["class"])
-    module, _, name = path.rpartition(".")
-    parameters = inspect.signature(getattr(importlib.import_module(module), name)).parameters.values()
-    defaults = {each.name: each.default for each in parameters if each.default is not each.empty}
+    defaults = {each.name: each.default for each in _arguments(path).values() if each.default is not each.empty}
     given = {key: with_defaults(value) if isinstance(value, dict) else value for key, value in tree["args"].items()}
     return {"class": path, "args": defaults | given}
 

@@ -24,6 +24,15 @@ def speaker_file(path, inputs=(("feats", ("batch", "frames", BANDS)),), gives="v
     elif gives == "sequence":
         nodes = [make_node("SequenceConstruct", [name], ["embs"])]
         outputs = [make_tensor_sequence_value_info("embs", TensorProto.FLOAT, None)]
+    elif gives in ("zeros", "NaN", "one direction"):  # times 0, the root of less than 0, no feature at all
+        scale = [make_node("Sub", ["embs", "embs"], ["none"])]
+        last = {"zeros": ("Abs", "none"), "NaN": ("Sqrt", "less"), "one direction": ("Exp", "none")}[gives]
+        more = [make_node("Neg", ["embs"], ["less"])] if gives == "NaN" else []
+        nodes += [*scale, *more, make_node(last[0], [last[1]], ["last"])]
+        outputs = [value("last", TensorProto.FLOAT, None)]
+    elif gives == "half precision":
+        nodes.append(make_node("Cast", ["embs"], ["half"], to=TensorProto.FLOAT16))
+        outputs = [value("half", TensorProto.FLOAT16, None)]
     elif gives == "integers":
         nodes.append(make_node("Cast", ["embs"], ["whole"], to=TensorProto.INT64))
         outputs = [value("whole", TensorProto.INT64, None)]

@@ -57,6 +57,23 @@ def test_voices_are_told_apart_where_they_are(network, rate):
     assert abs(4 + np.flatnonzero(another).mean() - 23.5) <= 1
 
 
+@pytest.mark.parametrize(
+    ("gives", "why"),
+    [("zeros", "gives no direction"), ("NaN", "gives no direction"), ("one direction", "one direction for all")],
+)
+def test_networks_that_tell_nothing_apart_are_refused(tmp_path, gives, why):
+    """They were taken, and two people became one without a word."""
+    refused(speaker_file(tmp_path / "a.onnx", gives=gives), why)
+
+
+def test_half_precision_is_made_single(network, tmp_path):
+    half = SpeakerNetwork.load(speaker_file(tmp_path / "half.onnx", gives="half precision"))
+    signal = buzz(300, 900, 8, RATE)[None]
+    found, expected = (each.embeddings(signal, RATE, 4096, 0, 20) for each in (half, network))
+    assert found.dtype == expected.dtype == np.float32
+    np.testing.assert_allclose(found, expected, atol=2e-3)
+
+
 def test_networks_that_take_one_span_at_a_time(network, tmp_path):
     single = SpeakerNetwork.load(speaker_file(tmp_path / "a.onnx", (("feats", (1, "frames", BANDS)),)))
     signal = buzz(300, 900, 4, RATE)[None]

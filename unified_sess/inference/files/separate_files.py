@@ -102,7 +102,7 @@ class Options(NamedTuple):
             "voices": None if self.fixed_order else voices_digest(self.voices),
             "normalize": self.normalize,
             "num_spks": self.num_spks,
-            "channel": self.channel if self.channel in (None, "mean") else operator.index(self.channel),
+            "channel": self.channel if self.channel is None or self.channel == "mean" else operator.index(self.channel),
             "stream": self.stream or 1,
             "subtype": subtype,
             "effort": self.effort,

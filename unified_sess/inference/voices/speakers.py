@@ -17,6 +17,7 @@ RATE, BANDS, FRAME_RATE = 16000, 80, 100  # Hz, and frames a second, of what suc
 FRAMES = round(SPAN * UNIT * FRAME_RATE) - 2  # in a span; the last frames of 25 ms would end behind it
 EVERY = 2  # units from one embedding to the next: more cost time and tell little more
 BATCH = 4  # spans at once: more are slower and take more memory
+SAME = 0.9999  # cosine of two sounds from which on a network gives one direction for all
 ADVICE = (
     "give a speaker network in ONNX that hears 80 Kaldi bands, such as CAM++ or ECAPA-TDNN of 3D-Speaker or WeSpeaker"
 )
@@ -59,6 +60,7 @@ class SpeakerNetwork:
             given = f"{found.dtype} {list(found.shape)}"
             raise UserError(f"{name} gives {given} where embeddings are numbers [batch, size]: {ADVICE}")
         self.size = found.shape[1]
+        self._try()
 
     @classmethod
     def load(cls, source: str | Path) -> "SpeakerNetwork":
@@ -90,6 +92,20 @@ class SpeakerNetwork:
             found.append(np.concatenate([self._heard(features[span]) for span in spans]))
         return np.repeat(np.stack(found), EVERY, axis=1)[:, :count]
 
+    def _try(self):
+        """`UserError` unless two sounds have two directions."""
+        noise = np.random.default_rng(0).standard_normal((2, FRAMES * RATE // FRAME_RATE)).astype(np.float32) / 10
+        sounds = noise[0], np.cumsum(noise[1]) / 10  # a bright one and a dull one
+        features = np.stack([self._features(sound, FRAMES) for sound in sounds])
+        found = np.concatenate([self._run((x - x.mean(0))[None].repeat(self._batch, 0))[:1] for x in features])
+        lengths = np.linalg.norm(found.astype(np.float64), axis=1)
+        if not np.isfinite(lengths).all() or lengths.min() <= 0:
+            raise UserError(
+                f"{self.name} gives no direction for a sound (its numbers are 0, NaN or infinite): {ADVICE}"
+            )
+        if found[0].astype(np.float64) @ found[1] > SAME * lengths.prod():
+            raise UserError(f"{self.name} gives one direction for all sounds: {ADVICE}")
+
     def _heard(self, features):
         directions = self._run(features - features.mean(1, keepdims=True))
         directions = np.where(np.isfinite(directions), directions, 0)  # some divide by what silence has none of
@@ -105,11 +121,12 @@ class SpeakerNetwork:
 
     def _run(self, features):
         try:
-            return self._session.run([self._output], {self._input: np.ascontiguousarray(features, np.float32)})[0]
+            found = self._session.run([self._output], {self._input: np.ascontiguousarray(features, np.float32)})[0]
         except Exception as error:  # noqa: BLE001 - onnxruntime has its own kinds of errors
             raise UserError(
                 f"{self.name} does not run on features [batch, frames, {BANDS}] ({short_reason(error)}): {ADVICE}"
             ) from None
+        return found.astype(np.float32) if isinstance(found, np.ndarray) and found.dtype == np.float16 else found
 
 
 def _fbank() -> Any:
