@@ -98,6 +98,9 @@ def splits(args: argparse.Namespace, output: Path) -> Iterator[tuple[str, list[d
         counts[split] = int(number)
     root = Path(args.librispeech)
     names = args.splits or sorted(p.name for p in root.glob("*-clean*") if p.is_dir())
+    beside = [name for name in counts if name not in names and (root / name).is_dir()]
+    if beside:
+        raise UserError(f"--count names {beside[0]}, which is not among --splits")
     unknown = [name for name in [*names, *counts] if name not in names or not (root / name).is_dir()]
     if unknown or not names:
         raise UserError(f"{root} has no folder {unknown[0] if unknown else 'train-clean-*, dev-clean or test-clean'}")

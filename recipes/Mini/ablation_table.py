@@ -74,7 +74,9 @@ class TestSet:
         }
         every = [results for seeds in self.results.values() for results in seeds.values()]
         if any([r["ID"] for r in a.rows] != [r["ID"] for r in every[0].rows] for a in every):
-            raise UserError("the runs measured different mixtures: give every one the same --data")
+            raise UserError(
+                "the runs measured different mixtures: give every one the same --data and --test-mixtures, or another --output"
+            )
         self.mixtures = len(every[0])
         self.speakers = every[0].speakers()
         self.means = {

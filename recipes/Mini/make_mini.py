@@ -65,11 +65,11 @@ def make_scenes(args: argparse.Namespace, speech: Path) -> None:
 
     rates = [1000 * int(freq[:-1]) for freq in args.scene_freq]
     common = (rates, args.output / "cache", args.workers)
-    if "rooms" in args.scenes:
+    if "rooms" in args.scenes and any(args.room_counts):
         names = zip(("train-100", "dev", "test"), PARTS, args.room_counts, strict=True)
         parts = {folder: part(name, count) for folder, name, count in names if count}
         make_rooms(args.output / "Rooms", parts, *common)
-    if "conversations" in args.scenes:
+    if "conversations" in args.scenes and any(args.conversations + args.dev_conversations):
         counts = {"dev": args.dev_conversations, "test": args.conversations}
         parts = {name: part(name, *count) for name, count in counts.items() if any(count)}
         make_conversations(args.output / "Conversations", parts, *common, seconds=args.conversation_seconds)
@@ -94,6 +94,14 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=available_cores())
     args = parser.parse_args()
     with one_line_errors("make_mini.py"):
+        if not 4 <= args.conversation_seconds < 3600 or args.workers < 1:
+            raise UserError("give from 4 to 3600 --conversation-seconds, and at least 1 of --workers")
+        if min(args.counts) < 1 or min(args.room_counts + args.conversations + args.dev_conversations) < 0:
+            raise UserError("give at least 1 of each of --counts, and 0 or more rooms and conversations")
+        if not set(args.n_src) <= {2, 3}:
+            raise UserError(f"--n-src {args.n_src}: sets of 2 and of 3 people can be made")
+        if args.librispeech.resolve() == (args.output / "speech").resolve():
+            raise UserError(f"{args.librispeech} is where the speech of --output goes: give another --output")
         writable_folder(args.output)
         speech = pick_utterances(args.librispeech, args.output / "speech")
         splits = ("train-clean-100", "dev-clean", "test-clean")

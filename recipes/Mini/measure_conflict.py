@@ -12,6 +12,7 @@ out, with its 95 % interval over the steps. Where that share is next to nothing,
 import argparse
 import tempfile
 from collections.abc import Iterator, Sequence
+from types import SimpleNamespace
 
 import numpy as np
 import speechbrain as sb
@@ -82,11 +83,12 @@ def _batches(joint, modules, dataset, settings):
     seconds = settings.get("training_signal_len")
     longest = None if seconds is None else round(seconds * settings["sample_rate"])
     sampler = EpochSampler(dataset.frames, UTTERANCES_A_PASS, settings["seed"], longest)
+    choice = LossChoice.of(SimpleNamespace(**settings), with_enhancement=True)
     while True:
         for keys in sampler:
             if len(keys) == UTTERANCES_A_PASS:
                 batch = collate([dataset[key] for key in keys])
-                yield utterance_losses(modules, batch, LossChoice(detach_clean=settings["detach_clean_features"]))
+                yield utterance_losses(modules, batch, choice)
         sampler.set_epoch(sampler.epoch + 1)
 
 

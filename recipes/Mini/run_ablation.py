@@ -26,7 +26,7 @@ from tqdm import tqdm
 from unified_sess.data.corpora import find_corpus, prepare_manifests
 from unified_sess.data.manifest import Manifest, read_manifest
 from unified_sess.evaluation.evaluate import evaluate_network
-from unified_sess.model_io.results_folder import load_trained_network
+from unified_sess.model_io.results_folder import is_results_folder, load_trained_network
 from unified_sess.network import UnifiedNetwork
 from unified_sess.utils.errors import UserError, one_line_errors, writable_folder
 from unified_sess.utils.files import atomic_path
@@ -60,6 +60,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--table-only", action="store_true", help="write the table of the runs that are finished")
     parser.add_argument("options", nargs="*", help="for train.py, after --")
     arguments = parser.parse_args(arguments)
+    if arguments.jobs < 1 or arguments.test_mixtures < 1:
+        raise UserError("give at least 1 --jobs and 1 --test-mixtures")
+    if not arguments.table_only and not queue(arguments.rows, arguments.seeds):
+        known = sorted({seed for _, seed in queue(arguments.rows, None)})
+        raise UserError(f"these rows have no seed of {arguments.seeds}: choose from {', '.join(map(str, known))}")
     output = Path(writable_folder(arguments.output))
     if not arguments.table_only:
         sets = read_test_sets(arguments.data, output / "manifests", arguments.test_mixtures)
@@ -97,7 +102,9 @@ class Run:
         self.command = [sys.executable, str(TRAIN_SCRIPT), str(EXPERIMENT)]
         self.command += [part for key, value in options.items() for part in (f"--{key}", str(value))]
         self.command += ["--noprogressbar", *arguments.options]
-        self.note = {"row": name, "seed": seed, "options": self.command[3:]}
+        self.note = {"row": name, "seed": seed, "options": self.command[3:], "test_mixtures": arguments.test_mixtures}
+        if row.warm:
+            self.note["warm_start"] = str(self.warm_start)
 
     @property
     def finished(self) -> bool:
@@ -107,8 +114,16 @@ class Run:
     def check(self) -> None:
         """Refuse to go on with a run that was begun with other options."""
         note = self.folder / "run.json"
-        if note.is_file() and json.loads(note.read_text(encoding="utf-8")) != self.note:
-            raise UserError(f"{self.folder} was begun with other options: give the same ones, or another --output")
+        begun = json.loads(note.read_text(encoding="utf-8")) if note.is_file() else {}
+        changed = [name for name in begun if begun[name] != self.note.get(name)]  # older notes name less
+        if changed:
+            what = changed[0].replace("_", "-")
+            raise UserError(f"{self.folder} was begun with other {what}: give the same, or another --output")
+        if self.warm_start is not None and is_results_folder(self.warm_start) and not _is_tested(self.warm_start):
+            raise UserError(
+                f"{self.note['row']} starts from {self.warm_start}, whose training has not ended: run the row '{ALONE}' "
+                "first, or give --warm-start"
+            )
         self.folder.mkdir(parents=True, exist_ok=True)
         with atomic_path(note) as temporary:
             Path(temporary).write_text(json.dumps(self.note, indent=1), encoding="utf-8")
@@ -133,8 +148,20 @@ class Run:
         (self.folder / "seconds.txt").write_text(f"{time.time() - begun:.0f}\n", encoding="utf-8")
 
 
+def _is_tested(folder):
+    """Whether a training has ended: it was tested then."""
+    return (Path(folder) / "test_results.json").is_file()
+
+
 def train_all(runs: Sequence[Run], sets: dict[str, tuple[Manifest, int]], jobs: int) -> None:
     """Train what is not finished, `jobs` at a time; the first error ends the others before they start."""
+    # Those with a warm start wait for those that they start from.
+    first, then = ([run for run in runs if (run.warm_start is None) == cold] for cold in (True, False))
+    _train_together(first, sets, jobs)
+    _train_together(then, sets, jobs)
+
+
+def _train_together(runs, sets, jobs):
     for run in runs:
         run.check()
     waiting = [run for run in runs if not run.finished]

@@ -45,6 +45,12 @@ def main() -> None:
     parser.add_argument("--snr", type=float, default=5.0, help="dB, of the speech to the noise")
     options = parser.parse_args()
     with one_line_errors("alone_and_enhanced.py"), tempfile.TemporaryDirectory() as folder:
+        if not np.isfinite(options.snr):
+            raise UserError(f"--snr {options.snr}: give a number of dB")
+        if any(options.data_folder.glob("wav*/*/*/rooms.csv")):
+            raise UserError(
+                f"{options.data_folder} holds rooms, where the mixture less the direct paths is no noise: give Libri2Mix"
+            )
         if options.mixtures < 1:
             raise UserError(f"--mixtures must be at least 1, not {options.mixtures}")
         model = UnifiedSeparation.from_pretrained(options.model)

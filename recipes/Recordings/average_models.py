@@ -13,9 +13,10 @@ from pathlib import Path
 
 import torch
 
+from unified_sess.model_io.export import clear_model_folder
 from unified_sess.model_io.model_files import load_model, save_model
 from unified_sess.model_io.module_tree import with_defaults
-from unified_sess.utils.errors import UserError, one_line_errors
+from unified_sess.utils.errors import UserError, one_line_errors, writable_folder
 
 
 def main() -> None:
@@ -52,8 +53,8 @@ def average(models: Sequence[tuple[str | Path, float]], folder: str | Path) -> N
         }
         module.load_state_dict(mean)
         module.half()
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = Path(writable_folder(folder))
+    clear_model_folder(folder)
     save_model(folder, config, modules)
 
 

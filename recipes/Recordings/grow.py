@@ -19,10 +19,11 @@ from unified_sess.data.corpora import find_corpus, prepare_manifests
 from unified_sess.data.dataset import MixtureDataset
 from unified_sess.data.manifest import read_manifest
 from unified_sess.inference import UnifiedSeparation
+from unified_sess.model_io.export import clear_model_folder
 from unified_sess.model_io.model_files import load_model, save_model
 from unified_sess.model_io.module_tree import build
 from unified_sess.nnet.time_frequency import TimeFrequencyNet
-from unified_sess.utils.errors import UserError, one_line_errors
+from unified_sess.utils.errors import UserError, one_line_errors, writable_folder
 
 MIXTURES = 20
 DEREVERBERATION = {"past": 10, "delay": 2}  # what tfdprnn-wide.yaml has
@@ -53,12 +54,20 @@ def measure_gain(source: str | Path, data_folder: str | Path) -> float:
         mixtures = MixtureDataset(manifest.spread(MIXTURES), model.sample_rate)
         for item in (mixtures[k] for k in range(len(mixtures))):
             truth = torch.from_numpy(item["sources"])
+            truth = truth[:, truth.any(0)]  # without people who never speak
+            if not truth.numel():
+                continue
             found = model.separate_batch(torch.from_numpy(item["mixture"]).unsqueeze(0))[0].cpu()
             products = found.T @ truth
             alike = products.abs() / found.norm(dim=0).unsqueeze(1) / truth.norm(dim=0)
-            best = alike.argmax(1)
-            gains += (products[range(len(best)), best] / truth[:, best].square().sum(0)).tolist()
-    return float(torch.tensor(gains).median())
+            best = alike.argmax(0)  # the output of each person
+            gains += (products[best, range(len(best))] / truth.square().sum(0)).tolist()
+    gain = float(torch.tensor(gains).median()) if gains else 0.0
+    if not 0 < abs(gain) < float("inf"):
+        raise UserError(
+            f"the sources of {source} have no level on {data_folder}: is it trained, and does anybody speak?"
+        )
+    return gain
 
 
 def grow(source: str | Path, folder: str | Path, gain: float = 1.0, dereverberation: dict | None = None) -> None:
@@ -103,8 +112,10 @@ def grow(source: str | Path, folder: str | Path, gain: float = 1.0, dereverberat
         for layer in (new["masknet"].masks, new["masknet"].high_masks):
             layer.weight /= gain
             layer.bias /= gain
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = Path(writable_folder(folder))
+    if folder.resolve() == Path(source).resolve():
+        raise UserError(f"{folder} is MODEL itself: give another OUTPUT")
+    clear_model_folder(folder)
     save_model(folder, config._replace(modules=trees, sample_rate=2 * config.sample_rate), new)
 
 

@@ -94,6 +94,8 @@ def leaking_speakers(files: Iterable[str]) -> list[str]:
         if place is None or split is None:
             continue
         fields = [utterance.split("-") for utterance in Path(path).stem.split("_")]
+        if len(fields) > 1 and len(fields[-1]) == 1 and fields[-1][0].isdigit():
+            fields.pop()  # the number of a mixture, behind its utterances
         if all(len(f) == 3 and "".join(f).isdigit() for f in fields):
             for speaker, *_ in fields:
                 where["", speaker].add(split)

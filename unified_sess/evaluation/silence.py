@@ -74,7 +74,7 @@ def choose_silence_threshold(levels: np.ndarray, people: np.ndarray) -> tuple[fl
 
 
 def keep_silence_threshold(model_folder: str | Path, threshold: float, enhanced_from: str | None = None) -> None:
-    """Write a threshold in dB into the `config.json` of a model folder, whole or not at all.
+    """Write a threshold in dB into the `config.json` of a model folder, whole or not at all; its ONNX file goes, for that has the old one.
 
     `enhanced_from`, where it is given, is what the enhanced mixture is made of: `enhancer` or `sources`. A folder whose
     `config.json` cannot be read is a `UserError`.
@@ -87,3 +87,4 @@ def keep_silence_threshold(model_folder: str | Path, threshold: float, enhanced_
     with atomic_path(path) as new:
         config |= {"silence_threshold": threshold} | ({"enhanced_from": enhanced_from} if enhanced_from else {})
         Path(new).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    (Path(model_folder) / "model.onnx").unlink(missing_ok=True)

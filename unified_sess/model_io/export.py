@@ -155,9 +155,9 @@ def export(
 
 
 def clear_model_folder(folder: Path) -> None:
-    """Delete the model that lies in a folder, card and weights excepted; `UserError` where it is none of ours."""
+    """Delete the model that lies in a folder, its weights excepted; `UserError` where it is none of ours."""
     _check_is_ours(folder)
-    for name in FILES:
+    for name in (*FILES, CARD):
         (folder / name).unlink(missing_ok=True)
 
 

@@ -78,14 +78,16 @@ def write_held_out(folder: str | Path, make_dataset: Callable[[str], DynamicMixi
         When the folder was made from other recordings or settings: training might hear its speakers.
     """
     folder = Path(folder)
+    if folder.is_file():
+        raise UserError(f"{folder} is a file, where a folder would be made: give another one")
     datasets = {part: make_dataset(part) for part in MIXTURES}
     made_from = json.dumps({part: fingerprint(dataset) for part, dataset in datasets.items()})
     if folder.is_dir():
         record = folder / MADE_FROM
         if not record.is_file() or record.read_text(encoding="utf-8") != made_from:
             raise UserError(
-                f"{folder} was made from other recordings or settings: give another --output_folder, "
-                "or delete it to make it again"
+                f"{folder} was made from other recordings or settings: give another output folder, or delete it to make "
+                "it again"
             )
         return folder
     making = folder.with_name(f".{folder.name}.tmp")
