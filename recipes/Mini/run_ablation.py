@@ -92,6 +92,8 @@ class Run:
         options = BASE | {"seed": seed, "output_folder": self.folder, "data_folder": arguments.data / SETS[0]}
         options |= {"cache_folder": arguments.output / "cache", "separator_layers": arguments.layers + row.layers}
         options |= row.overrides  # rows may have layers of their own
+        if not any(option.startswith("--speech_folder") for option in arguments.options):
+            options.pop("mixtures_per_epoch", None)  # nothing is mixed on the fly
         self.warm_start = None
         if row.warm:
             alone = arguments.output / slug(ALONE) / str(seed)
@@ -102,9 +104,8 @@ class Run:
         self.command = [sys.executable, str(TRAIN_SCRIPT), str(EXPERIMENT)]
         self.command += [part for key, value in options.items() for part in (f"--{key}", str(value))]
         self.command += ["--noprogressbar", *arguments.options]
-        self.note = {"row": name, "seed": seed, "options": self.command[3:], "test_mixtures": arguments.test_mixtures}
-        if row.warm:
-            self.note["warm_start"] = str(self.warm_start)
+        self.note = {"row": name, "seed": seed, "warm_start": self.warm_start and str(self.warm_start)}
+        self.note |= {"options": self.command[3:], "test_mixtures": arguments.test_mixtures}
 
     @property
     def finished(self) -> bool:

@@ -95,6 +95,8 @@ def test_a_whole_corpus_has_status_0_and_a_damaged_one_has_not(tmp_path, capsys)
     "files, leak",
     [
         (["train-360/mix_both/1-2-3_4-5-6.wav", "dev/mix_both/7-8-9_4-1-1.wav"], ["4 (dev, train)"]),
+        (["train-100/s1/1-2-3_4-5-6_17.wav", "dev/s1/7-8-9_4-1-1_3.wav"], ["4 (dev, train)"]),  # numbered by --count
+        (["Rooms/train-100/s1/1-2-3_17.wav", "Rooms/dev/s1/1-2-4_3.wav"], ["1 (dev, train)"]),
         (["train-clean-100/1/2/1-2-3.flac", "test-clean/1/2/1-2-4.flac"], ["1 (test, train)"]),
         (["mine/training/anna/a.wav", "mine/Test/anna/deep/b.wav"], ["anna (test, train)"]),
         (["mine/train/anna/a.wav", "mine/test/bert/b.wav", "other/dev/anna/c.wav"], []),

@@ -14,6 +14,7 @@ from unified_sess.network import separate
 from unified_sess.training.experiment import Experiment
 from unified_sess.training.pretrained import load_pretrained
 from unified_sess.training.settings import SETTINGS
+from unified_sess.utils.errors import UserError
 from unified_sess.utils.yaml_files import read_yaml
 
 
@@ -190,13 +191,44 @@ def test_the_front_is_no_measure_of_what_is_trained_in_another_way(recipe, tmp_p
 def test_runs_of_different_mixtures_are_refused(recipe, tmp_path, monkeypatch):
     import ablation_table
 
-    from unified_sess.utils.errors import UserError
-
     monkeypatch.setattr(ablation_table, "count_parameters", lambda folder: 1)
     write_run(tmp_path, "sum, lambda 1", 1, np.ones((2, 5)))
     write_run(tmp_path, "gm, lambda 1", 1, np.ones((2, 6)))
     with pytest.raises(UserError, match="different mixtures"):
         ablation_table.ablation_table(ablation_table.finished_runs(tmp_path))
+
+
+def ablation_run(tmp_path, *more, name="gm, warm start"):
+    """A run of a row, as the command line makes it."""
+    import argparse
+
+    from run_ablation import Run
+
+    arguments = argparse.Namespace(
+        data=tmp_path / "mini", output=tmp_path / "out", layers=1, warm_start=None, test_mixtures=4, options=[]
+    )
+    vars(arguments).update(more)
+    return Run(name, 1, arguments)
+
+
+def test_a_warm_start_is_that_of_a_training_that_has_ended(recipe, trained, tmp_path):
+    """A row started from whatever checkpoint an interrupted training had left, without a word."""
+    alone = tmp_path / "out" / "separation-alone" / "1"
+    alone.parent.mkdir(parents=True)
+    trained[0].rename(alone)
+    with pytest.raises(UserError, match="whose training has not ended"):
+        ablation_run(tmp_path).check()
+    (alone / "test_results.json").touch()
+    ablation_run(tmp_path).check()
+
+
+@pytest.mark.parametrize("changed", [("test_mixtures", 8), ("warm_start", "elsewhere"), ("options", ["--lr", "0.1"])])
+def test_what_a_run_was_begun_with_stays(recipe, tmp_path, changed):
+    """The number of test mixtures, and where a warm start comes from, could change in silence."""
+    (tmp_path / "out" / "separation-alone" / "1").mkdir(parents=True)
+    ablation_run(tmp_path).check()
+    with pytest.raises(UserError, match=f"begun with other {changed[0].replace('_', '-')}"):
+        ablation_run(tmp_path, changed).check()
 
 
 @pytest.mark.slow
@@ -247,5 +279,8 @@ def test_the_conflict_is_measured_without_training(repository, tmp_path):
     for wrong, says in (["--utterances", "3"], "even"), (["--steps", "1"], "--steps"):
         ended = measure_conflict(repository, *wrong, *experiment)
         assert ended.returncode == 1 and says in ended.stderr and len(ended.stderr.strip().splitlines()) == 1
+    other = measure_conflict(repository, "--steps", "2", "--utterances", "2", *experiment, "--enhancement_loss", "snr")
+    rows = [line for line in ended.stdout.splitlines() if line.startswith("| 2")]
+    assert other.returncode == 0 and not set(rows) & set(other.stdout.splitlines())  # the experiment's losses count
     ended = measure_conflict(repository, *experiment, "--enhancement_weight", "0")
     assert ended.returncode == 1 and "no conflict" in ended.stderr.splitlines()[-1]

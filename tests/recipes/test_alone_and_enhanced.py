@@ -58,6 +58,16 @@ def test_no_mixtures_are_one_line(script, tmp_path, monkeypatch, capsys):
     assert "--mixtures must be at least 1, not 0" in capsys.readouterr().err
 
 
+def test_rooms_are_refused(script, tmp_path, monkeypatch, capsys):
+    """There the mixture less the direct paths holds the other person's reverberation."""
+    (tmp_path / "wav16k/min/test").mkdir(parents=True)
+    (tmp_path / "wav16k/min/test/rooms.csv").touch()
+    monkeypatch.setattr(sys, "argv", [str(script), "--data-folder", str(tmp_path)])
+    with pytest.raises(SystemExit):
+        runpy.run_path(str(script), run_name="__main__")
+    assert "holds rooms" in capsys.readouterr().err
+
+
 def test_the_command(script, tmp_path, monkeypatch, capsys):
     corpus = make_corpus(tmp_path / "corpus", splits=[("test", 3)])
     monkeypatch.setattr(sys, "argv", [str(script), "--data-folder", str(corpus), "--mixtures", "2"])

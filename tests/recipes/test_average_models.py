@@ -38,6 +38,14 @@ def test_weights_lie_between_those_of_the_models(models, average, tmp_path, shar
         torch.testing.assert_close(mean[key].float(), torch.lerp(a[key], b[key], share), atol=1e-3, rtol=2e-3)
 
 
+def test_nothing_of_an_older_model_stays_beside_the_average(models, average, tmp_path):
+    """The ONNX file and the card of another model stayed, and were used."""
+    shutil.copytree(models / "c", tmp_path / "mean")
+    (tmp_path / "mean" / "model.onnx").write_bytes(b"of another model")
+    average([(models / "a", 1.0)], tmp_path / "mean")
+    assert {path.name for path in (tmp_path / "mean").iterdir()} == {"config.json", "model.safetensors"}
+
+
 def test_other_networks_and_shares_that_do_not_add_up_are_refused(models, average, tmp_path):
     with pytest.raises(UserError, match="another network"):
         average([(models / "c", 0.5), (models / "a", 0.5)], tmp_path / "mean")

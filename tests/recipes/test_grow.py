@@ -1,10 +1,12 @@
 """A model at 8 kHz that grows to 16 kHz goes on separating what it separated, and knows how loud its sources are."""
 
 import runpy
+import shutil
 import sys
 
 import numpy as np
 import pytest
+import soundfile
 import soxr
 import torch
 
@@ -43,6 +45,34 @@ def test_the_command_brings_the_sources_to_the_level_of_the_corpus(repository, s
     (_, old), (_, new) = load_model(trained), load_model(tmp_path / "grown")
     assert torch.allclose(new["masknet"].masks.weight * gain, old["masknet"].masks.weight, rtol=1e-2)
     assert gain > 0
+
+
+def test_people_who_never_speak_have_no_level(repository, script, tmp_path):
+    """A silent source made the gain, and then the weights, NaN."""
+    corpus = make_corpus(tmp_path / "corpus", splits=[("dev", 4)], num_spks=2)
+    trained, measure = repository / "recipes" / "Mini" / "separator", runpy.run_path(str(script))["measure_gain"]
+    whole = measure(trained, corpus)
+    for number, path in enumerate(sorted(corpus.rglob("s2/*.wav"))):
+        if number % 2:
+            signal, rate = soundfile.read(path)
+            soundfile.write(path, 0 * signal, rate, subtype="FLOAT")
+    assert measure(trained, corpus) == pytest.approx(whole, rel=0.5)
+    for path in corpus.rglob("s?/*.wav"):
+        signal, rate = soundfile.read(path)
+        soundfile.write(path, 0 * signal, rate, subtype="FLOAT")
+    with pytest.raises(Exception, match="does anybody speak"):
+        measure(trained, corpus)
+
+
+def test_a_grown_model_takes_the_place_of_another_whole(repository, script, random_model, tmp_path):
+    grow, trained = runpy.run_path(str(script))["grow"], repository / "recipes" / "Mini" / "separator"
+    shutil.copytree(random_model, tmp_path / "model")
+    (tmp_path / "model" / "model.onnx").write_bytes(b"of another model")
+    grow(trained, tmp_path / "model")
+    assert {path.name for path in (tmp_path / "model").iterdir()} == {"config.json", "model.safetensors"}
+    shutil.copytree(trained, tmp_path / "trained")
+    with pytest.raises(Exception, match="is MODEL itself"):
+        grow(tmp_path / "trained", tmp_path / "trained")
 
 
 def test_what_cannot_grow_is_named(script, random_model, tmp_path):

@@ -50,6 +50,16 @@ def test_what_cannot_be_learnt_from_is_one_line(repository, tmp_path, monkeypatc
     assert said.format(SCENES[recipe]) in error and error.count("\n") == 1
 
 
+@pytest.mark.parametrize("recipe", SCENES)
+def test_an_output_that_is_a_folder_is_one_line_before_the_work(repository, tmp_path, monkeypatch, capsys, recipe):
+    """It was a traceback after hours, with the weights lost."""
+    monkeypatch.setattr(Separator, "load", lambda source: pytest.fail("it has begun"))
+    arguments = ["--speech", tmp_path, "--noise", tmp_path, "--cache", tmp_path, "--output", tmp_path]
+    with pytest.raises(SystemExit):
+        run(repository, recipe, arguments, monkeypatch)
+    assert "is a folder" in capsys.readouterr().err
+
+
 def test_a_table_says_who_speaks_in_a_folder(repository, tmp_path, monkeypatch):
     speech, noise = make_folders(tmp_path / "train", speakers=3, utterances=2, noises=1)
     files = sorted(speech.rglob("*.flac"))
