@@ -51,7 +51,7 @@ def browser(served, outside, tmp_path_factory):
 def recording(corpora, tmp_path_factory):
     """Two seconds of two people in noise."""
     speech = sorted((corpora / "LibriSpeech" / "test-clean").rglob("*.flac"))
-    parts = [soundfile.read(path, 32000)[0] for path in (speech[0], speech[5])]
+    parts = [soundfile.read(path, 32000)[0] for path in (speech[0], speech[3])]
     parts.append(0.3 * soundfile.read(sorted((corpora / "wham_noise" / "tt").glob("*.wav"))[3], 32000)[0])
     path = tmp_path_factory.mktemp("recording") / "our meeting.wav"
     soundfile.write(path, sum(0.05 * part / part.std() for part in parts), 16000)
