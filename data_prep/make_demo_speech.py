@@ -58,6 +58,9 @@ def main() -> None:
     parser.add_argument("--sentences", type=Path, help="text file to draw a new table from")
     parser.add_argument("--seed", type=int, default=0, help="of the new table")
     options = parser.parse_args()
+    for path in (options.kokoro / "package" / "voices", options.sentences):
+        if path is not None and not path.exists():
+            parser.error(f"there is no {path}")
     voices = load_voices(options.kokoro / "package" / "voices")
     table = options.output / "table.csv"
     if options.sentences:
@@ -65,6 +68,8 @@ def main() -> None:
             parser.error(f"{table} is there: without --sentences its speech is made; remove it to draw anew")
         options.output.mkdir(parents=True, exist_ok=True)
         write_table(table, draw_table(sorted(voices), options.sentences, np.random.default_rng(options.seed)))
+    if not table.is_file():
+        parser.error(f"there is no {table}: --sentences FILE draws one")
     kokoro = Kokoro(options.kokoro, voices)
     rows = list(csv.DictReader(table.open(newline="", encoding="utf-8")))
     # Everybody's first sentence first: what a stopped run leaves has all voices.

@@ -22,7 +22,12 @@ TITLES = {
 
 def main(results: str | Path, picture: str | Path) -> None:
     """Spectrograms of the first sound example: recording, enhanced mixture, both estimates."""
-    first = sorted((Path(results) / "audio").glob("*_mixture.wav"))[0]
+    found = sorted((Path(results) / "audio").glob("*_mixture.wav"))
+    if not found:
+        raise SystemExit(
+            f"draw_example.py: error: {results} has no sound examples: test with --audio_examples 1 or more"
+        )
+    first = found[0]
     figure, axes = plt.subplots(2, 2, figsize=(10, 4.6), sharex=True, sharey=True, layout="constrained")
     for axis, (kind, title) in zip(axes.flat, TITLES.items()):
         signal, rate = soundfile.read(str(first).replace("_mixture.wav", f"_{kind}.wav"))
@@ -45,4 +50,6 @@ def main(results: str | Path, picture: str | Path) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:3])
+    if len(sys.argv) != 3:
+        raise SystemExit(__doc__)
+    main(*sys.argv[1:])

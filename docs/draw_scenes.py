@@ -9,14 +9,14 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
-import yaml
 
 matplotlib.use("Agg")
 from matplotlib import pyplot  # noqa: E402  after the choice of the backend
 
 from unified_sess.data.dynamic_mixing import DynamicMixingDataset  # noqa: E402
 from unified_sess.data.scenes.scene import Scene  # noqa: E402
-from unified_sess.utils.errors import one_line_errors  # noqa: E402
+from unified_sess.utils.errors import UserError, one_line_errors  # noqa: E402
+from unified_sess.utils.yaml_files import read_yaml  # noqa: E402
 
 EVERYTHING = """{active: [0.05, 0.2, 0.45, 0.3], rooms: 0.6, turns: 0.6, backchannels: 0.3, level_difference: 15,
 noise_snr: [-5, 25], devices: 0.5, clipping: 0.1, codec: 0.1}"""
@@ -84,6 +84,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     with one_line_errors("draw_scenes.py"):
+        if args.count < 1 or not args.seconds > 0:
+            raise UserError("give at least 1 --count, and more than 0 --seconds")
         dataset = DynamicMixingDataset(
             args.speech,
             args.noise,
@@ -92,7 +94,7 @@ def main() -> None:
             args.num_spks,
             seed=args.seed,
             speakers=args.speakers,
-            scenes=yaml.safe_load(args.scenes),
+            scenes=read_yaml(args.scenes, "--scenes"),
         )
         length = round(args.seconds * args.sample_rate)
         draw([dataset.scene((1, k, length)) for k in range(args.count)], args.sample_rate, args.picture)
