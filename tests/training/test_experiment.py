@@ -325,8 +325,12 @@ def test_a_network_whose_references_cannot_move_is_saved_resolved(repository, tm
     (tmp_path / "small.yaml").write_text(small)
     saved = tmp_path / "elsewhere" / "hyperparams.yaml"
     saved.parent.mkdir()
-    for network in ("nested", "dashed"):
-        (tmp_path / "unified.yaml").write_text(text)
+    deeper = text.replace(
+        "    num_spks: !ref <num_spks>\n", "    num_spks: !ref <num_spks>\n    masknet:\n        block: 2\n", 1
+    )
+    (tmp_path / "networks/plain.yaml").write_text(small)
+    for network in ("nested", "dashed", "plain"):
+        (tmp_path / "unified.yaml").write_text(deeper if network == "plain" else text)
         whole = Experiment(tmp_path / "unified.yaml", {"network": network})
         whole.save(saved)
         again = Experiment(saved, {"lr": 0.0007})

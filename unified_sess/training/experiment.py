@@ -204,7 +204,7 @@ def _resolve(text, overrides, path):
     resolved = _resolved(tree, path, yaml)
     if "network" in tree:  # an included file may change until the experiment runs again
         tree["network"] = _with_its_file(tree["network"], Path(path).parent)
-        if tree["network"] is None or _plain(_resolved(tree, path, yaml)) != _plain(resolved):
+        if not _resolves_to(resolved, tree, path, yaml):
             tree["network"] = resolved["network"]  # its references cannot stand in another file
     texts = {word: value for value, word in words.items()}
     return tuple(_dumped(yaml, _as_texts(part, texts, set())) for part in (resolved, tree))
@@ -216,8 +216,15 @@ def _resolved(tree, path, yaml):
     return yaml.load(resolve_references(stream).getvalue())
 
 
-def _plain(tree):
-    return read_yaml(_dumped(YAML(), tree), "")
+def _resolves_to(resolved, tree, path, yaml):
+    """Whether a tree says the same as one that is resolved."""
+    if tree["network"] is None:
+        return False
+    try:
+        found = _resolved(tree, path, yaml)
+    except Exception:  # noqa: BLE001 - whatever HyperPyYAML makes of references that lead nowhere
+        return False
+    return read_yaml(_dumped(yaml, found), path) == read_yaml(_dumped(yaml, resolved), path)
 
 
 def _with_its_file(node, folder):
