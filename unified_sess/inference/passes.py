@@ -50,7 +50,10 @@ class InPasses:
         return self.model.silence_threshold
 
     def separate_windows(self, mixtures: np.ndarray, enhanced: bool = False) -> np.ndarray:
-        """Mixtures `[windows, time]` to sources `[windows, time, speakers]`, with the enhanced mixture behind them on request."""
+        """Mixtures `[windows, time]` to sources `[windows, time, speakers]`, with the enhanced mixture behind them on request.
+
+        `UserError` where the work was ended.
+        """
         first = self.model.separate_windows(mixtures, enhanced)
         if mixtures.size == 0:
             return first
