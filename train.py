@@ -29,6 +29,7 @@ from unified_sess.training.distributed import lost_process_is_one_line
 from unified_sess.training.experiment import Experiment
 from unified_sess.training.pretrained import load_pretrained
 from unified_sess.training.resuming import HYPERPARAMS, refuse_another_run
+from unified_sess.training.utterance_losses import refuse_missing_steps
 from unified_sess.utils.allocator import keep_freed_memory
 from unified_sess.utils.errors import UserError, one_line_errors, writable_folder
 
@@ -47,6 +48,8 @@ def main(arguments: Sequence[str]) -> None:
     output_folder = Path(writable_folder(experiment.settings["output_folder"]))
     sb.utils.seed.seed_everything(experiment.settings["seed"])  # the same initial weights on every rank
     hparams = experiment.build()
+    if not run_options.get("test_only"):
+        refuse_missing_steps(hparams["modules"]["masknet"], hparams.get("step_weight"))
     if hparams.get("pretrained"):
         load_pretrained(hparams["modules"], hparams["pretrained"], hparams["sample_rate"])
     data_folder = main_first(choose_data_folder, hparams)

@@ -26,7 +26,7 @@ from unified_sess.training.command_line import parse_command_line
 from unified_sess.training.experiment import Experiment
 from unified_sess.training.joint_step import JointStep
 from unified_sess.training.pretrained import load_pretrained
-from unified_sess.training.utterance_losses import LossChoice, UtteranceLosses, utterance_losses
+from unified_sess.training.utterance_losses import LossChoice, UtteranceLosses, refuse_missing_steps, utterance_losses
 from unified_sess.utils.errors import UserError, one_line_errors
 
 UTTERANCES_A_PASS = 2  # utterances of one forward pass; larger steps add up their gradients
@@ -65,6 +65,7 @@ def prepare(arguments: Sequence[str], folder: str) -> tuple[JointStep, Iterator[
     dataset = build_datasets(settings, choose_data_folder(settings))["train"]
     sb.utils.seed.seed_everything(settings["seed"])
     modules = experiment.build()["modules"]
+    refuse_missing_steps(modules["masknet"], settings.get("step_weight"))
     if settings.get("pretrained"):
         load_pretrained(modules, str(settings["pretrained"]), settings["sample_rate"])
     for name in settings["freeze"]:

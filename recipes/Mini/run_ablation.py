@@ -120,14 +120,17 @@ class Run:
         if changed:
             what = changed[0].replace("_", "-")
             raise UserError(f"{self.folder} was begun with other {what}: give the same, or another --output")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with atomic_path(note) as temporary:
+            Path(temporary).write_text(json.dumps(self.note, indent=1), encoding="utf-8")
+
+    def check_start(self) -> None:
+        """Refuse to start warm from a training that has not ended."""
         if self.warm_start is not None and is_results_folder(self.warm_start) and not _is_tested(self.warm_start):
             raise UserError(
                 f"{self.note['row']} starts from {self.warm_start}, whose training has not ended: run the row '{ALONE}' "
                 "first, or give --warm-start"
             )
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with atomic_path(note) as temporary:
-            Path(temporary).write_text(json.dumps(self.note, indent=1), encoding="utf-8")
 
     def train(self, sets: dict[str, tuple[Manifest, int]], threads: int) -> None:
         """Train and test; raises `UserError` with the last line that train.py said."""
@@ -156,6 +159,8 @@ def _is_tested(folder):
 
 def train_all(runs: Sequence[Run], sets: dict[str, tuple[Manifest, int]], jobs: int) -> None:
     """Train what is not finished, `jobs` at a time; the first error ends the others before they start."""
+    for run in runs:
+        run.check()
     # Those with a warm start wait for those that they start from.
     first, then = ([run for run in runs if (run.warm_start is None) == cold] for cold in (True, False))
     _train_together(first, sets, jobs)
@@ -163,9 +168,9 @@ def train_all(runs: Sequence[Run], sets: dict[str, tuple[Manifest, int]], jobs: 
 
 
 def _train_together(runs, sets, jobs):
-    for run in runs:
-        run.check()
     waiting = [run for run in runs if not run.finished]
+    for run in waiting:
+        run.check_start()
     threads = max(1, available_cores() // jobs)
     failed = threading.Event()
 

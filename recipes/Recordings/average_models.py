@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 from unified_sess.model_io.export import clear_model_folder
+from unified_sess.model_io.model_card import write_model_card
 from unified_sess.model_io.model_files import load_model, save_model
 from unified_sess.model_io.module_tree import with_defaults
 from unified_sess.utils.errors import UserError, one_line_errors, writable_folder
@@ -55,6 +56,7 @@ def average(models: Sequence[tuple[str | Path, float]], folder: str | Path) -> N
         module.half()
     folder = Path(writable_folder(folder))
     clear_model_folder(folder)
+    write_model_card(folder, config, modules)  # first: by it a folder that was not finished is known
     save_model(folder, config, modules)
 
 

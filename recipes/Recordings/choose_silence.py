@@ -4,7 +4,7 @@
     python recipes/Recordings/choose_silence.py MODEL --data-folder data/Scenes
 
 MODEL is an exported folder of a network trained with a loss that knows silence. Nothing but its `silence_threshold`, and
-`enhanced_from` where asked for, changes.
+`enhanced_from` where asked for, changes; an ONNX file in it has the old ones and is removed: export it again.
 """
 
 import argparse

@@ -20,6 +20,7 @@ from unified_sess.data.dataset import MixtureDataset
 from unified_sess.data.manifest import read_manifest
 from unified_sess.inference import UnifiedSeparation
 from unified_sess.model_io.export import clear_model_folder
+from unified_sess.model_io.model_card import write_model_card
 from unified_sess.model_io.model_files import load_model, save_model
 from unified_sess.model_io.module_tree import build
 from unified_sess.nnet.time_frequency import TimeFrequencyNet
@@ -116,7 +117,9 @@ def grow(source: str | Path, folder: str | Path, gain: float = 1.0, dereverberat
     if folder.resolve() == Path(source).resolve():
         raise UserError(f"{folder} is MODEL itself: give another OUTPUT")
     clear_model_folder(folder)
-    save_model(folder, config._replace(modules=trees, sample_rate=2 * config.sample_rate), new)
+    config = config._replace(modules=trees, sample_rate=2 * config.sample_rate)
+    write_model_card(folder, config, new)  # first: by it a folder that was not finished is known
+    save_model(folder, config, new)
 
 
 def _grow_network(old: TimeFrequencyNet, new: TimeFrequencyNet) -> None:

@@ -4,6 +4,7 @@ import contextlib
 import importlib.util
 import socket
 import threading
+import time
 
 import httpx
 import numpy as np
@@ -93,6 +94,13 @@ def test_files_that_nobody_uploaded_are_not_read(page, tmp_path):
     soundfile.write(tmp_path / "secret.wav", 0.1 * np.random.default_rng(0).standard_normal(16000), 16000)
     tab = Tab(page.url, "one")
     assert "Done" not in tab.separate(tmp_path / "secret.wav") and "secret" not in " ".join(page.files())
+    (folder,) = page.folder.iterdir()
+    mine = Tab(page.url, "two")
+    for place in (folder / "lock", folder):  # what is no upload is not deleted with the tab either
+        assert "Done" not in mine.separate(place)
+    mine.close()
+    time.sleep(3)
+    assert (folder / "lock").exists()
     assert "Done" in tab.separate(tab.upload(tmp_path / "secret.wav"))
     status, said = page.end()  # with a tab that is open
     assert status == 0 and said.endswith("unified-sess app: ended, uploads and results are deleted\n")

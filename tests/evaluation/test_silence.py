@@ -1,6 +1,7 @@
 """The silence threshold is chosen where most scenes have as many loud outputs as people."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -73,3 +74,19 @@ def test_what_the_enhanced_mixture_is_made_of_is_kept_beside_the_threshold(tmp_p
         "silence_threshold": -30.0,
         "enhanced_from": "sources",
     }
+
+
+def test_no_file_of_a_model_keeps_the_old_threshold(random_model, tmp_path):
+    """Its ONNX file and what SpeechBrain reads went on with the old one."""
+    folder = tmp_path / "model"
+    shutil.copytree(random_model, folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"silence_threshold": -40.0}))
+    (folder / "hyperparams.yaml").write_text("num_spks: 2\nsilence_threshold: -40.0\nenhanced_from: enhancer\n")
+    (folder / "model.onnx").touch()
+    keep_silence_threshold(folder, -33.0, "sources")
+    assert (
+        folder / "hyperparams.yaml"
+    ).read_text() == "num_spks: 2\nsilence_threshold: -33.0\nenhanced_from: sources\n"
+    assert not (folder / "model.onnx").exists()
+    assert json.loads((folder / "config.json").read_text())["silence_threshold"] == -33.0

@@ -224,8 +224,19 @@ def test_a_model_is_saved_over_another_one_whole_or_not_at_all(random_model, fol
     with pytest.raises(UserError, match="use unified-sess export"):
         unsaved.save_pretrained(folder)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
-    model.save_pretrained(folder)
-    assert {path.name for path in folder.iterdir()} == PLAIN
+    (folder / "README.md").write_text("library_name: unified_sess, in my words")
+    model.save_pretrained(folder)  # its own folder: the other forms of the model and the card stay
+    assert {path.name for path in folder.iterdir()} == set(before)
+    assert "in my words" in (folder / "README.md").read_text()
+    with torch.no_grad():
+        model.mods.encoder.conv1d.weight.add_(0.1)
+    model.save_pretrained(folder)  # of another model nothing stays
+    assert {path.name for path in folder.iterdir()} == PLAIN and "in my words" not in (folder / "README.md").read_text()
+    (tmp_path / "repository").mkdir()
+    (tmp_path / "repository/README.md").write_text("license: mit")
+    model.save_pretrained(tmp_path / "repository")
+    assert (tmp_path / "repository/README.md").read_text() == "license: mit"
+    UnifiedSeparation.from_pretrained(tmp_path / "repository")
     (tmp_path / "project").mkdir()
     (tmp_path / "project/config.json").write_text("mine")
     with pytest.raises(UserError, match="was not written by an export"):

@@ -43,7 +43,7 @@ def test_nothing_of_an_older_model_stays_beside_the_average(models, average, tmp
     shutil.copytree(models / "c", tmp_path / "mean")
     (tmp_path / "mean" / "model.onnx").write_bytes(b"of another model")
     average([(models / "a", 1.0)], tmp_path / "mean")
-    assert {path.name for path in (tmp_path / "mean").iterdir()} == {"config.json", "model.safetensors"}
+    assert {path.name for path in (tmp_path / "mean").iterdir()} == {"README.md", "config.json", "model.safetensors"}
 
 
 def test_other_networks_and_shares_that_do_not_add_up_are_refused(models, average, tmp_path):

@@ -69,7 +69,7 @@ def test_a_grown_model_takes_the_place_of_another_whole(repository, script, rand
     shutil.copytree(random_model, tmp_path / "model")
     (tmp_path / "model" / "model.onnx").write_bytes(b"of another model")
     grow(trained, tmp_path / "model")
-    assert {path.name for path in (tmp_path / "model").iterdir()} == {"config.json", "model.safetensors"}
+    assert {path.name for path in (tmp_path / "model").iterdir()} == {"README.md", "config.json", "model.safetensors"}
     shutil.copytree(trained, tmp_path / "trained")
     with pytest.raises(Exception, match="is MODEL itself"):
         grow(tmp_path / "trained", tmp_path / "trained")

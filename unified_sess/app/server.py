@@ -64,7 +64,7 @@ def serve(
         with TaskQueue() as queue:
             server = _server(networks, folder, queue, voices, max_size)
             print(f"unified-sess app: {_address(host, listener)} (Ctrl-C ends it)", flush=True)
-            with contextlib.suppress(KeyboardInterrupt):
+            with contextlib.suppress(KeyboardInterrupt), _ends_quietly(server):
                 server.run([listener])
     print("unified-sess app: ended, uploads and results are deleted")
 
@@ -124,7 +124,19 @@ def _server(networks, folder, queue, voices, max_size):
     application = gradio.mount_gradio_app(FastAPI(openapi_url=None), page, path="/", **options, **plain)
     # Only of a page that was launched does Gradio refuse files that nobody uploaded; a mounted one would read any.
     page.has_launched = True
-    server = uvicorn.Server(uvicorn.Config(application, log_level="warning", timeout_graceful_shutdown=PATIENCE))
-    # Tabs that are open when the page ends are cut off, each with a traceback.
-    logging.getLogger("uvicorn.error").addFilter(lambda record: not server.should_exit)
-    return server
+    return uvicorn.Server(uvicorn.Config(application, log_level="warning", timeout_graceful_shutdown=PATIENCE))
+
+
+@contextlib.contextmanager
+def _ends_quietly(server):
+    """Tabs that are open when the page ends are cut off, each with a traceback that nobody needs."""
+    log = logging.getLogger("uvicorn.error")
+
+    def runs(record):
+        return not server.should_exit
+
+    log.addFilter(runs)
+    try:
+        yield
+    finally:
+        log.removeFilter(runs)

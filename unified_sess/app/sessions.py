@@ -16,6 +16,7 @@ from unified_sess.utils.errors import UserError, os_error_line
 
 PAUSE = 0.25  # s between two looks at a task
 LONGEST_QUEUE = 20  # tasks
+RESULTS = "results-"  # what folders of results start with
 
 
 class Progress(NamedTuple):
@@ -58,7 +59,7 @@ class Sessions:
         passes: int = 1,
     ) -> AsyncIterator[Progress]:
         """Yields how far the separation of a file is, until it has ended; results of the session before go."""
-        if not path:
+        if not path or not self._is_upload(path):
             yield Progress("", ended=True, error="Drop a sound or record one first")
             return
         if self.queue.length() >= LONGEST_QUEUE:
@@ -66,7 +67,7 @@ class Sessions:
             return
         self.cancel(session)
         self._forget_results(session)
-        folder = self._folders[session] = Path(tempfile.mkdtemp(prefix="results-", dir=self.folder))
+        folder = self._folders[session] = Path(tempfile.mkdtemp(prefix=RESULTS, dir=self.folder))
         upload, network = Path(path), self.models[model]
         self.uploaded(session, path)
         choices = num_spks or None, effort or None, passes
@@ -83,7 +84,7 @@ class Sessions:
 
     def uploaded(self, session: str, path: str | None) -> None:
         """A tab has uploaded a file, which stays as long as a tab that has is open."""
-        if path:
+        if path and self._is_upload(path):
             self._users.setdefault(Path(path), set()).add(session)
 
     def cancel(self, session: str) -> None:
@@ -100,8 +101,12 @@ class Sessions:
             users.discard(session)
             if not users:
                 del self._users[upload]
-                if upload.is_relative_to(self.folder):
-                    shutil.rmtree(upload.parent, ignore_errors=True)
+                shutil.rmtree(upload.parent, ignore_errors=True)
+
+    def _is_upload(self, path):
+        """Whether a path that came through the net is where Gradio puts uploads: in a folder of its own."""
+        own = Path(path).resolve().parent
+        return own.parent == self.folder.resolve() and not own.name.startswith(RESULTS)
 
     def _forget_results(self, session):
         folder = self._folders.pop(session, None)

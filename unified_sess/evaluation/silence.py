@@ -1,6 +1,7 @@
 """Where an output holds nobody: the silence threshold of a model, chosen on scenes of known people."""
 
 import json
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -74,7 +75,7 @@ def choose_silence_threshold(levels: np.ndarray, people: np.ndarray) -> tuple[fl
 
 
 def keep_silence_threshold(model_folder: str | Path, threshold: float, enhanced_from: str | None = None) -> None:
-    """Write a threshold in dB into the `config.json` of a model folder, whole or not at all; its ONNX file goes, for that has the old one.
+    """Write a threshold in dB into a model folder; its ONNX file, which has the old one, goes: export it again.
 
     `enhanced_from`, where it is given, is what the enhanced mixture is made of: `enhancer` or `sources`. A folder whose
     `config.json` cannot be read is a `UserError`.
@@ -87,4 +88,11 @@ def keep_silence_threshold(model_folder: str | Path, threshold: float, enhanced_
     with atomic_path(path) as new:
         config |= {"silence_threshold": threshold} | ({"enhanced_from": enhanced_from} if enhanced_from else {})
         Path(new).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    (Path(model_folder) / "model.onnx").unlink(missing_ok=True)
+    (path.parent / "model.onnx").unlink(missing_ok=True)
+    for_speechbrain = path.parent / "hyperparams.yaml"
+    if for_speechbrain.is_file():
+        text = for_speechbrain.read_text(encoding="utf-8")
+        for name in {"silence_threshold", "enhanced_from"} & config.keys():
+            text = re.sub(rf"^{name}:.*$", f"{name}: {config[name]}", text, count=1, flags=re.MULTILINE)
+        with atomic_path(for_speechbrain) as new:
+            Path(new).write_text(text, encoding="utf-8")

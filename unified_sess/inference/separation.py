@@ -12,7 +12,7 @@ from unified_sess.inference.runtime import model_name
 from unified_sess.inference.separating import Separating, read_model
 from unified_sess.model_io.composite import CompositeMaskNet
 from unified_sess.model_io.model_card import read_evaluations, write_model_card
-from unified_sess.model_io.model_files import is_exported, read_config, save_model
+from unified_sess.model_io.model_files import is_exported, load_model, read_config, save_model
 from unified_sess.model_io.model_folder import CONFIG, ModelConfig
 from unified_sess.model_io.weights import load_checkpoint
 from unified_sess.network import ENHANCED_FROM, MODULE_NAMES, NoEnhancer
@@ -156,7 +156,9 @@ class UnifiedSeparation(
         return model
 
     def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> str | None:
-        """Write a model folder, in place of a model of ours that lies there; see `huggingface_hub.ModelHubMixin`.
+        """Write a model folder, in place of another model of ours that lies there; see `huggingface_hub.ModelHubMixin`.
+
+        A card that is there stays, unless it is that of the other model.
 
         Raises
         ------
@@ -167,10 +169,29 @@ class UnifiedSeparation(
 
         if self.config is None:  # before the hub's own class takes the old config.json away
             raise UserError("this model was not loaded from an exported folder: use unified-sess export")
-        clear_model_folder(Path(save_directory))
+        folder = Path(save_directory)
+        if not is_exported(folder):
+            clear_model_folder(folder, any_card=True)
+        elif not self._is_in(folder):
+            clear_model_folder(folder)
+            (folder / "README.md").unlink(missing_ok=True)
         return super().save_pretrained(save_directory, **kwargs)
 
     def _save_pretrained(self, save_directory):
         """What `save_pretrained` and `push_to_hub` write: `config.json`, `model.safetensors` and a model card."""
-        write_model_card(save_directory, self.config, self.mods, self.evaluations)
+        if not (Path(save_directory) / "README.md").exists():
+            write_model_card(save_directory, self.config, self.mods, self.evaluations)
         save_model(save_directory, self.config, self.mods)
+
+    def _is_in(self, folder):
+        """Whether a model folder holds this model."""
+        try:
+            config, modules = load_model(folder)
+        except UserError:  # a broken one
+            return False
+        other = {name: module.state_dict() for name, module in modules.items()}
+        return config == self.config and all(
+            torch.equal(value.cpu(), other[name][key])
+            for name, module in self.mods.items()
+            for key, value in module.state_dict().items()
+        )

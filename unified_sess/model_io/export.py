@@ -143,9 +143,10 @@ def export(
         return folder
     writable_folder(folder)
     clear_model_folder(folder)
+    write_model_card(folder, config, modules, evaluations, notes=notes)
     if as_onnx is not None:
         _write(folder / ONNX, as_onnx)
-    write_model_card(folder, config, modules, evaluations, notes=notes)
+        write_model_card(folder, config, modules, evaluations, notes=notes)  # which tells of the file
     if not plain:
         _write_for_speechbrain(folder, config, modules)
     save_model(folder, config, modules)
@@ -154,18 +155,22 @@ def export(
     return folder
 
 
-def clear_model_folder(folder: Path) -> None:
-    """Delete the model that lies in a folder, its weights excepted; `UserError` where it is none of ours."""
-    _check_is_ours(folder)
-    for name in (*FILES, CARD):
+def clear_model_folder(folder: Path, any_card: bool = False) -> None:
+    """Delete the model that lies in a folder, but for weights and card, which are replaced.
+
+    `UserError` where it is none of ours; with `any_card` a card may be anybody's, as of a new repository.
+    """
+    _check_is_ours(folder, any_card)
+    for name in FILES:
         (folder / name).unlink(missing_ok=True)
 
 
-def _check_is_ours(folder):
+def _check_is_ours(folder, any_card=False):
     """`UserError` where a folder that holds no model of ours has files under the names of one."""
     if is_exported(folder):
         return
-    there = [folder / name for name in (*OURS, *FILES, WEIGHTS) if (folder / name).exists()]
+    names = [name for name in (*OURS, *FILES, WEIGHTS) if name != CARD or not any_card]
+    there = [folder / name for name in names if (folder / name).exists()]
     texts = {path: _is_of_an_export(path) for path in there if path.name in OURS}
     # Of an export that was killed, its card at least is there.
     foreign = [path for path in there if not texts.get(path, any(texts.values()))]

@@ -100,8 +100,7 @@ class UnifiedBrain(BatchPasses, OneBarBrain):
     def init_optimizers(self) -> None:
         """One parameter group a module, so that `lr_factors` can give it a learning rate of its own.
 
-        `UserError` where conflict is to be that of steps, and the optimizer's are not Adam's or the rule compares none, and
-        where a separator without steps is to have a loss on them.
+        `UserError` where conflict is to be that of steps, and the optimizer's are not Adam's or the rule compares none.
         """
         self.optimizer = self.opt_class(self.learning_rate.groups(self.modules))
         if self._modulates_steps() and not takes_adam_steps(self.optimizer):
@@ -112,12 +111,6 @@ class UnifiedBrain(BatchPasses, OneBarBrain):
             raise UserError(
                 f"{self.modulation.rule} does not compare the steps of the two tasks: choose {', '.join(RULES)}, or "
                 "--modulated gradient"
-            )
-        step_weight = getattr(self.hparams, "step_weight", 0)
-        if step_weight and not hasattr(self.modules.masknet, "steps"):
-            raise UserError(
-                f"step_weight is {step_weight:g}, but the separator does not work in steps as those of SepReformer and "
-                "bandsplit-small do: give --step_weight 0, or another --network"
             )
         self.optimizer.register_load_state_dict_pre_hook(options_as_made)
         self.optimizers_dict = {"opt_class": self.optimizer}

@@ -120,6 +120,15 @@ class LossChoice(NamedTuple):
 PAPER = LossChoice()
 
 
+def refuse_missing_steps(masknet: nn.Module, step_weight: float | None) -> None:
+    """`UserError` where a separator that does not work in steps is to have a loss on them."""
+    if step_weight and not hasattr(masknet, "steps"):
+        raise UserError(
+            f"step_weight is {step_weight:g}, but the separator does not work in steps as those of SepReformer and "
+            "bandsplit-small do: give --step_weight 0, or another --network"
+        )
+
+
 def utterance_losses(modules: Mapping[str, nn.Module], batch: Batch, choice: LossChoice = PAPER) -> UtteranceLosses:
     """Run the network on a batch and give both losses of every utterance (paper, equations of L_SS and L_SE).
 

@@ -66,6 +66,16 @@ def test_networks_that_tell_nothing_apart_are_refused(tmp_path, gives, why):
     refused(speaker_file(tmp_path / "a.onnx", gives=gives), why)
 
 
+@pytest.mark.parametrize("count", [1, 3, 10, 21])
+def test_a_fixed_number_of_spans_at_a_time(network, tmp_path, count):
+    """A network of four spans at a time passed the trial and failed in use."""
+    fixed = SpeakerNetwork.load(speaker_file(tmp_path / "four.onnx", (("x", (4, "frames", BANDS)),)))
+    signal = buzz(300, 900, 8, RATE)[None]
+    np.testing.assert_allclose(
+        fixed.embeddings(signal, RATE, 4096, 0, count), network.embeddings(signal, RATE, 4096, 0, count), atol=1e-5
+    )
+
+
 def test_half_precision_is_made_single(network, tmp_path):
     half = SpeakerNetwork.load(speaker_file(tmp_path / "half.onnx", gives="half precision"))
     signal = buzz(300, 900, 8, RATE)[None]

@@ -107,7 +107,7 @@ class ResultFiles:
         marks = [
             mark for other in others if other.extension != self.extension for mark in other._marks(speakers).values()
         ]
-        return any(mark is not None and mark.vouches_for(text) for mark in marks)
+        return any(mark is not None and (mark.vouches_for(text) or mark.of_some_rttm) for mark in marks)
 
     def _speakers(self, speakers):
         """Kinds of the people that there can be, and of those that another model found beyond them."""

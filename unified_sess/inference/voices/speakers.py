@@ -54,7 +54,8 @@ class SpeakerNetwork:
         if not outputs:
             raise UserError(f"{name} gives nothing: {ADVICE}")
         self._input, self._output = inputs[0].name, outputs[0].name
-        self._batch = 1 if shapes[0][0] == 1 else BATCH
+        self._fixed = isinstance(shapes[0][0], int)
+        self._batch = shapes[0][0] if self._fixed else BATCH
         found = np.asarray(self._run(np.zeros((self._batch, FRAMES, BANDS), np.float32)))
         if found.ndim != 2 or len(found) != self._batch or found.shape[1] < 2 or found.dtype.kind != "f":
             given = f"{found.dtype} {list(found.shape)}"
@@ -120,13 +121,19 @@ class SpeakerNetwork:
         return np.stack([fbank.get_frame(k) for k in range(frames)])
 
     def _run(self, features):
+        count = len(features)
+        if self._fixed and count < self._batch:
+            features = np.pad(features, ((0, self._batch - count), (0, 0), (0, 0)))
         try:
             found = self._session.run([self._output], {self._input: np.ascontiguousarray(features, np.float32)})[0]
         except Exception as error:  # noqa: BLE001 - onnxruntime has its own kinds of errors
             raise UserError(
                 f"{self.name} does not run on features [batch, frames, {BANDS}] ({short_reason(error)}): {ADVICE}"
             ) from None
-        return found.astype(np.float32) if isinstance(found, np.ndarray) and found.dtype == np.float16 else found
+        if isinstance(found, np.ndarray):
+            found = found[:count]
+            return found.astype(np.float32) if found.dtype == np.float16 else found
+        return found
 
 
 def _fbank() -> Any:
