@@ -25,7 +25,7 @@ from unified_sess.data.dynamic_mixing import DynamicMixingDataset
 from unified_sess.inference.separating import Separator
 from unified_sess.inference.voices.encoder import BANDS, FRAMES, MEAN, RANGE, WEIGHTS
 from unified_sess.nnet.voice_encoder import VoiceEncoder
-from unified_sess.utils.errors import UserError, one_line_errors, writable_folder
+from unified_sess.utils.errors import UserError, one_line_errors, writable_file
 from unified_sess.utils.files import atomic_path
 
 ALONE = {
@@ -94,9 +94,7 @@ def main() -> None:
     with one_line_errors("train_voices.py"):
         if options.scenes < FEWEST or options.steps < FEWEST_STEPS or options.separated < 0:
             raise UserError(f"give at least {FEWEST} --scenes, {FEWEST_STEPS} --steps and 0 --separated")
-        if options.output.is_dir():
-            raise UserError(f"{options.output} is a folder: give --output the name of a file")
-        writable_folder(options.output.parent)
+        writable_file(options.output)
         network = train(make_pool(options), options.steps)
         with atomic_path(options.output) as temporary, open(temporary, "wb") as file:
             np.savez_compressed(file, **network.arrays())

@@ -9,7 +9,7 @@ import numpy as np
 
 from unified_sess.data.dynamic_mixing import DynamicMixingDataset
 from unified_sess.inference.separating import Separator
-from unified_sess.utils.errors import UserError, one_line_errors, writable_folder
+from unified_sess.utils.errors import UserError, one_line_errors, writable_file
 from unified_sess.utils.files import atomic_path
 
 
@@ -54,9 +54,7 @@ def run(
     with one_line_errors(script):
         if options.scenes < fewest[0] or options.steps < fewest[1]:
             raise UserError(f"give at least {fewest[0]} --scenes and {fewest[1]} --steps")
-        if options.output.is_dir():
-            raise UserError(f"{options.output} is a folder: give --output the name of a file")
-        writable_folder(options.output.parent)
+        writable_file(options.output)
         model = Separator.load(options.model)
         if model.num_spks != 2:
             raise UserError(f"{model.name} has {model.num_spks} outputs, where this network hears two")

@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 DEMO_FOLDER = Path("data")
 ON_THE_FLY = (  # settings of mixtures that are made while training
-    "noise_folder", "speakers", "speech_shares", "noise_shares", "scenes", "mixtures_per_epoch", "allow_overlap",
+    "speakers", "speech_shares", "noise_shares", "scenes", "mixtures_per_epoch", "allow_overlap",
 )  # fmt: skip
 
 

@@ -118,3 +118,16 @@ def writable_folder(path: Folder) -> Folder:
     except OSError as error:
         raise UserError(f"cannot write in the folder {path} ({error.strerror}): give another folder") from None
     return path
+
+
+def writable_file(path: str | os.PathLike) -> None:
+    """Make sure, before long work, that a file of this name can be written at its end.
+
+    Raises
+    ------
+    UserError
+        Naming the path, when it is a folder or its folder cannot be created or written.
+    """
+    if os.path.isdir(path):
+        raise UserError(f"{path} is a folder: give --output the name of a file")
+    writable_folder(os.path.dirname(path) or os.curdir)

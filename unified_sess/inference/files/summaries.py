@@ -5,7 +5,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from unified_sess.utils.errors import UserError, writable_folder
+from unified_sess.utils.errors import UserError, writable_file
 from unified_sess.utils.files import atomic_path
 
 SEPARATED, KEPT, FAILED = "separated", "kept", "failed"
@@ -73,9 +73,7 @@ def join_summaries(
     """
     summaries = read_summaries(paths)
     if output is not None:
-        if Path(output).is_dir():
-            raise UserError(f"{output} is a folder: give --output the name of a file")
-        writable_folder(Path(output).parent)
+        writable_file(output)
         with atomic_path(output) as temporary:
             text = "".join(summary_line(summary) + "\n" for summary in summaries.values())
             Path(temporary).write_text(text, encoding="utf-8")
